@@ -75,8 +75,11 @@ class Frame:
 
 
 # Names, offsets and steps once more, unpacked for the hot path.
-_PLAIN = tuple((f.name, f.byte - 1, f.byte - 1 + f.size, f.step)
-               for f in FIELDS if not f.signed and f.name not in ("checksum", "key"))
+_PLAIN = tuple(
+    (f.name, f.byte - 1, f.byte - 1 + f.size, f.step)
+    for f in FIELDS
+    if not f.signed and f.name not in ("checksum", "key")
+)
 _SIGNED = tuple((f.name, f.byte - 1, f.byte - 1 + f.size, f.step) for f in FIELDS if f.signed)
 _KEY = next(f.byte - 1 for f in FIELDS if f.name == "key")
 _CHECKSUM = FRAME_SIZE - 1
@@ -154,12 +157,7 @@ def _plausible(frame: Frame) -> bool:
     # none to name.
     first = 0 if frame.has(layout.NO_COMMUNICATION) else 1
     named = (frame.lowest_cell, frame.highest_cell, frame.coldest_cell, frame.hottest_cell, frame.cell)
-    return (
-        frame.cells >= 2
-        and frame.soc_percent <= 100
-        and min(named) >= first
-        and max(named) <= frame.cells
-    )
+    return frame.cells >= 2 and frame.soc_percent <= 100 and min(named) >= first and max(named) <= frame.cells
 
 
 # The tolerances are far outside what measurement and timing explain (the manuals give +-20 mV a
