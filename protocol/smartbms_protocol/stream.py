@@ -39,6 +39,7 @@ class FrameStream:
         self.damage: Counter[Damage] = Counter()
         self._buffer = bytearray()
         self._free = 0  # bytes before this index belong to a frame already found
+        self._border = 0  # the line was silent before the byte at this index
         self._in_damage = False
         self._rare: tuple[int, ...] | None = None
         self._settled = False  # the last two frames had the same settings
@@ -55,7 +56,8 @@ class FrameStream:
         after the silence an unlikely frame, not an impossible one: a stalled reader sees
         silences that were none.
         """
-        border = len(self._buffer) if idle else 0
+        if idle:
+            self._border = len(self._buffer)
         self._buffer += data
         found: list[Frame] = []
         position = 0
@@ -68,7 +70,7 @@ class FrameStream:
             if match is None:
                 break
             result = read(bytes(self._buffer[begin : begin + FRAME_SIZE]))
-            doubtful = begin < self._free or begin < border < begin + FRAME_SIZE
+            doubtful = begin < self._free or begin < self._border < begin + FRAME_SIZE
             if isinstance(result, Frame) and not (doubtful and self._settled and result.rare != self._rare):
                 found.append(result)
                 self._found(result, begin + FRAME_SIZE)
@@ -79,6 +81,7 @@ class FrameStream:
             position += 1
         del self._buffer[:position]
         self._free = max(0, self._free - position)
+        self._border = max(0, self._border - position)
         return found
 
     def _found(self, frame: Frame, end: int) -> None:
@@ -89,11 +92,17 @@ class FrameStream:
         self._in_damage = False
 
     def _skip(self, begin: int, end: int, kind: Damage) -> None:
-        """Count bytes that belong to no frame, and the place once, where the damage begins."""
-        skipped = end - max(begin, self._free)
-        if skipped <= 0:
+        """Count bytes that belong to no frame, and the place once, where the damage begins.
+
+        A silence ends a damaged place: what comes after it, if it is damaged, is another.
+        """
+        begin = max(begin, self._free)
+        if begin < self._border < end:
+            self._skip(begin, self._border, kind)
+            begin = self._border
+        if begin >= end:
             return
-        self.skipped += skipped
-        if not self._in_damage:
+        self.skipped += end - begin
+        if not self._in_damage or begin == self._border > 0:
             self._in_damage = True
             self.damage[kind] += 1

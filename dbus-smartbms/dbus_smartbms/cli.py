@@ -1,0 +1,242 @@
+"""The command line.  Each command loads only what it needs: on a GX memory is short."""
+
+# ruff: noqa: PLC0415  imports inside functions, for the reason above
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import __version__, settings
+
+_DESCRIPTION = r"""Driver for the 123\SmartBMS on a Victron GX device: reads the "123\SmartBMS to USB" cable
+and publishes cells, alarms and charge limits as a com.victronenergy.battery service."""
+
+_EXAMPLES = """examples:
+  dbus-smartbms demo                                  all of it, live in this terminal
+  dbus-smartbms run                                   the cable that says SmartBMSToUSB
+  dbus-smartbms run --device /dev/ttyUSB0 --set limits.max_charge_current=80
+  dbus-smartbms record --output capture.jsonl         what the cable sends, to look at later
+  dbus-smartbms replay < capture.jsonl                the limits that the driver would have set
+  dbus-smartbms COMMAND --help                        the options of a command
+"""
+
+
+class Command(NamedTuple):
+    """A row: its name, what it does, an example, its options, what runs it."""
+
+    name: str
+    text: str
+    example: str
+    options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, argparse.ArgumentParser], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status.  Wrong options exit with 2 and a sentence."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(
+        prog="dbus-smartbms",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dbus-smartbms {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for row in COMMANDS:
+        command = commands.add_parser(
+            row.name,
+            help=row.text,
+            description=row.text[0].upper() + row.text[1:] + ".",
+            epilog=f"example:\n  {row.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if row.name in words[:1]:
+            row.options(command)
+        command.set_defaults(command=row.run, parser=command)
+    args = parser.parse_args(words)
+    try:
+        status: int = args.command(args, args.parser)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
+    return number
+
+
+def _cells(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of cells from 2 to 255")
+    return int(text)
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
+    text = "serial device (default: the cable that says SmartBMSToUSB)"
+    parser.add_argument("--device", metavar="PATH", action="append", help=text)
+
+
+def _settings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", type=Path, help="configuration file (INI)")
+    text = "override one option, for example limits.max_charge_current=80"
+    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help=text)
+
+
+def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) -> settings.Configuration:
+    try:
+        return settings.load(args.config, args.set)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _log(level: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(message)s")
+
+
+def _devices(args: argparse.Namespace, parser: argparse.ArgumentParser, default: str) -> str:
+    if args.device and len(args.device) > 1:
+        parser.error("argument --device: this version drives one pack, so give one device")
+    return args.device[0] if args.device else default
+
+
+async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` and end it at SIGTERM or SIGINT."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    _device_option(parser)
+    _settings_options(parser)
+
+
+def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    configuration = _configuration(args, parser)
+    devices = _devices(args, parser, configuration.settings.devices)
+    configuration.settings = replace(configuration.settings, devices=devices)
+    _log(configuration.settings.level)
+    from .driver import Driver
+
+    async def drive() -> None:
+        await Driver(configuration).run()
+
+    try:
+        asyncio.run(drive())
+    except Exception:
+        # The one place: whatever ended the driver is logged, and the supervisor starts it again.
+        logging.getLogger(__name__).exception("ended by an error")
+        return 1
+    return 0
+
+
+def _simulate_options(parser: argparse.ArgumentParser) -> None:
+    from . import simulator
+
+    simulator.add_arguments(parser)
+
+
+def _simulate(args: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
+    from . import simulator
+
+    return asyncio.run(simulator.run(args))
+
+
+def _record_options(parser: argparse.ArgumentParser) -> None:
+    _device_option(parser)
+    parser.add_argument("--output", metavar="FILE", type=Path, help="where to (default: standard output)")
+    parser.add_argument("--seconds", metavar="S", type=_seconds, help="how long (default: until Ctrl-C)")
+
+
+def _record(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from .replay import record
+
+    devices = _devices(args, parser, "auto")
+    _log("info")
+    try:
+        with args.output.open("w") if args.output else os.fdopen(os.dup(1), "w") as out:
+            asyncio.run(_until_signal(record(devices, out, args.seconds)))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        parser.exit(1, f"dbus-smartbms record: cannot write the capture: {error}\n")
+    return 0
+
+
+def _replay_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--items", action="store_true", help="with all D-Bus paths and values in each answer")
+    _settings_options(parser)
+
+
+def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from .replay import replay
+
+    configuration = _configuration(args, parser)
+    _log("info")
+    for problem in configuration.problems:
+        logging.getLogger(__name__).error("configuration: %s", problem)
+    lines = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  standard input
+    for answer in replay(lines, configuration, items=args.items):
+        print(answer, flush=True)
+    return 0
+
+
+def _demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cells", type=_cells, default=16, help="number of cells, 2 to 255 (default: 16)")
+    parser.add_argument("--seconds", metavar="S", type=_seconds, help="how long (default: until Ctrl-C)")
+
+
+def _demo(args: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
+    from .demo import demo
+
+    return demo(args.cells, args.seconds)
+
+
+def _paths(_args: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
+    from .paths import markdown
+
+    print(markdown(), end="")
+    return 0
+
+
+COMMANDS = (
+    Command("run", "drive the battery: cable in, D-Bus service out",
+            "dbus-smartbms run --device /dev/ttyUSB0 --config /data/conf/dbus-smartbms.ini",
+            _run_options, _run),
+    Command("simulate", "a simulated pack on a serial line",
+            "dbus-smartbms simulate --chemistry LFP --cells 16 --load 2000",
+            _simulate_options, _simulate),
+    Command("record", "write down what the cable sends",
+            "dbus-smartbms record --device /dev/ttyUSB0 --seconds 60 --output capture.jsonl",
+            _record_options, _record),
+    Command("replay", "what the driver makes of a capture, without cable and bus",
+            "dbus-smartbms replay --items < capture.jsonl",
+            _replay_options, _replay),
+    Command("demo", "a simulated pack, the driver and a bus of its own, shown live",
+            "dbus-smartbms demo --seconds 30",
+            _demo_options, _demo),
+    Command("paths", "all D-Bus paths as a Markdown table",
+            "dbus-smartbms paths > docs/dbus-paths.md",
+            lambda _parser: None, _paths),
+)  # fmt: skip

@@ -1,0 +1,230 @@
+"""The process: cables in, a battery service out.  Thin, owns every task, fails loudly.
+
+Everything that decides anything is pure and lives in ``bank``; here are the clock, the serial
+line, the bus, the signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+
+from . import __version__, watchdog
+from .bank import Bank
+from .bus import BUS_ITEM, BusError, Service
+from .items import Items
+from .link import Cable, Link
+from .paths import LONGEST_NAME, Identity, View
+from .settings import Configuration
+
+log = logging.getLogger(__name__)
+
+SERVICE = "com.victronenergy.battery.smartbms"
+SYSTEM = "com.victronenergy.system"
+DVCC, ACTIVE_BMS = "/Control/Dvcc", "/ActiveBmsService"
+TICK_S = 1.0
+RETRY_S = 1.0
+"""Pause before the bus is tried again: it is back well within 5 s."""
+SETTLE_S = 10.0
+"""How long what the GX does with our limits has to stand before it is said: at a start it
+changes its mind several times."""
+
+
+class Driver:
+    """One pack on one bus."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.settings = configuration.settings
+        self.bank = Bank(self.settings)
+        self.identity = Identity(problems=tuple(configuration.problems))
+        self.items = Items()
+        self.service = Service(SERVICE, self.items, self._announce)
+        self._said: tuple[object, ...] = ()
+        self._ready = asyncio.Event()
+        self._use = _Use()
+        self._ended = asyncio.Event()
+        self._clock = time.monotonic
+        self._announce()
+        self._accept_writes()
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; raises what the first task that ends unasked raised."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._ended.set)
+        watchdog.start()
+        log.info("dbus-smartbms %s", __version__)
+        for problem in self.identity.problems:
+            log.error("configuration: %s", problem)
+        link = Link(self.settings.devices, self._received, self._opened)
+        ending = asyncio.create_task(self._ended.wait(), name="signals")
+        tasks = {
+            asyncio.create_task(link.run(), name="link"),
+            asyncio.create_task(self._serve(), name="bus"),
+            asyncio.create_task(self._tick(), name="tick"),
+        }
+        try:
+            done, _ = await asyncio.wait({ending, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {ending}:
+                task.result()
+                raise RuntimeError(f"the {task.get_name()} task ended")
+        finally:
+            for task in (ending, *tasks):
+                task.cancel()
+            await asyncio.gather(ending, *tasks, return_exceptions=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.service.leave(), 1.0)
+            watchdog.stop()
+        log.info("ended")
+
+    # The way of a byte
+
+    def _opened(self, cable: Cable) -> None:
+        self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
+        self.identity.serial = cable.identity
+
+    def _received(self, data: bytes, idle: bool) -> None:
+        now = self._clock()
+        for frame in self.bank.feed(data, idle=idle):
+            self.bank.take(frame, now)
+            self._announce()
+            if self.bank.stream.frames >= 2:
+                self._ready.set()
+
+    def _announce(self) -> None:
+        self.service.announce(self.items.update(View(self.bank, self.identity, self._clock())))
+        self._say()
+
+    def _say(self) -> None:
+        """One line when something changed that a person would want to read; nothing per frame."""
+        limits, levels = self.bank.limits, self.bank.alarms.levels
+        if limits is None:
+            return
+        raised = tuple(f"{path} {level}" for path, level in levels.items() if level)
+        now = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised)
+        if now != self._said:
+            self._said = now
+            log.info(
+                "%s: CVL %.2f V (%s), CCL %.1f A (%s), DCL %.1f A (%s)%s",
+                limits.state,
+                limits.cvl_mv / 1000, limits.cvl_reason,
+                limits.ccl_ma / 1000, limits.ccl_reason,
+                limits.dcl_ma / 1000, limits.dcl_reason,
+                "; alarms: " + ", ".join(raised) if raised else "",
+            )  # fmt: skip
+
+    async def _tick(self) -> None:
+        """What has to happen without frames, once a second.
+
+        A late tick comes after the bytes that waited meanwhile: the loop serves readers before timers.
+        """
+        while True:
+            watchdog.pat()
+            await asyncio.sleep(TICK_S)
+            now = self._clock()
+            self.bank.tick(now)
+            self._use.judge(self.identity, now)
+            self._announce()
+
+    # The bus
+
+    async def _serve(self) -> None:
+        """Be on the bus whenever it is there and there is something to show."""
+        await self._ready.wait()
+        said: str | None = None
+        while True:
+            try:
+                await self.service.connect()
+                await self._watch_system()
+                if await self.service.take_name():
+                    log.info("on the bus as %s", SERVICE)
+                    said = None
+                    await self.service.closed()
+                    log.warning("the bus is gone")
+                else:
+                    said = _once(said, f"{SERVICE} is taken: is another driver running?")
+            except BusError as error:
+                said = _once(said, f"no bus: {error}")
+            self.service.owned = False
+            self.service.disconnect()
+            self._use.forget(self.identity)
+            await asyncio.sleep(RETRY_S)
+
+    async def _watch_system(self) -> None:
+        """Learn whether the GX follows our limits: DVCC on, and ours the chosen BMS."""
+        await self.service.watch(SYSTEM, self._system_changed)
+        await self._read_system()
+
+    async def _read_system(self) -> None:
+        for path in (DVCC, ACTIVE_BMS):
+            try:
+                self._use.values[path] = await self.service.call(SYSTEM, path, BUS_ITEM, "GetValue")
+            except BusError:
+                self._use.values.pop(path, None)
+
+    def _system_changed(self, path: str, entry: dict[str, object]) -> None:
+        if path in (DVCC, ACTIVE_BMS):
+            self._use.values[path] = entry.get("Value")
+        elif not path:
+            self._use.values.clear()
+            self._reading = asyncio.create_task(self._read_system())
+
+    # What may be written
+
+    def _accept_writes(self) -> None:
+        self.items.items["/CustomName"].write = self._write_name
+        self.items.items["/Battery/Request/Id"].write = lambda _value: False  # 1 is there, others are not
+        self.items.items["/History/Clear"].write = self._write_clear
+
+    def _write_name(self, name: str) -> bool:
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            return False
+        self.identity.custom_name = name
+        return True
+
+    def _write_clear(self, value: int) -> bool:
+        if value != 1:
+            return False
+        self.bank.clear_history()
+        return True
+
+
+class _Use:
+    """Whether the GX follows our limits, judged once it has stood for ``SETTLE_S``."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+        self._seen: tuple[bool | None, str | None] = (None, None)
+        self._since = 0.0
+
+    def forget(self, identity: Identity) -> None:
+        self.values.clear()
+        identity.in_use, identity.in_use_text = None, None
+
+    def judge(self, identity: Identity, now: float) -> None:
+        seen = self._look()
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        elif seen != (identity.in_use, identity.in_use_text) and now - self._since >= SETTLE_S:
+            identity.in_use, identity.in_use_text = seen
+            if seen[1] is not None:
+                log.warning("%s", seen[1]) if seen[0] is False else log.info("%s", seen[1])
+
+    def _look(self) -> tuple[bool | None, str | None]:
+        if DVCC not in self.values or ACTIVE_BMS not in self.values:
+            return None, None
+        if not self.values[DVCC]:
+            return False, "DVCC is off: the GX does not follow our limits (Settings, DVCC)"
+        bms = self.values[ACTIVE_BMS]
+        if bms != SERVICE:
+            return False, f"the GX follows another BMS: {bms or 'none'} (Settings, DVCC, Controlling BMS)"
+        return True, "the GX follows our limits"
+
+
+def _once(said: str | None, text: str) -> str:
+    if text != said:
+        log.warning("%s", text)
+    return text

@@ -1,0 +1,358 @@
+"""CVL, CCL and DCL of one pack, and for each the reason that binds.
+
+``step`` is pure: what is not in ``Memory`` it does not remember, and time is an argument.
+Every rule proposes a cap with its reason; the lowest wins.  Denying is quick (the same frame),
+permitting is slow (3 frames in a row, then a ramp), and nothing rises without a new frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from smartbms_protocol import Frame, PackState, layout
+
+from .mirror import Verdict, balance_mv
+from .settings import Settings
+
+PERMITS = 3
+"""Frames in a row that have to permit before a direction is allowed (again)."""
+FIRST_STEP = 4
+"""After a denial a limit begins at a quarter of what the rules allow."""
+RAMP_S = 600.0
+"""A limit rises over its whole range in this time: 10 minutes at most, whatever it fell to."""
+HOLD_S = 15.0
+"""A limit that fell stays for so long before it rises: a cloud, a kettle, a noisy cell."""
+CVL_RISE_MV_S = 1.0
+"""mV a cell and second, upwards: slower than a charger follows, so nothing is chased."""
+CVL_FALL_MV_S = 2.0
+"""mV a cell and second, downwards, while current flows in that should not."""
+CVL_HYSTERESIS_MV = 10
+"""CVL rises again when the highest cell is so far under its target: two steps of the wire."""
+FLOW_MA = 1000
+FLOW_RATE = 0.01
+"""A current counts as flowing from 1 A or 0.01 C on: sensors have blind spots up to 1 A and more."""
+CHARGE_FOOT_MA = 1000
+"""What one bleed resistor carries off (1 A in all manuals): charging tapers to it, then to 0."""
+DISCHARGE_FOOT_RATE = 0.02
+"""C: discharging tapers to this before 0, which off-grid is a blackout."""
+EMPTY_MARGIN_MV = 100
+"""So near Vmin or Vlow a pack counts as nearly empty; and the taper's length where Vlow is not known."""
+FLOAT_LFP_MV = 3370
+FLOAT_BELOW_BALANCE_MV = 100
+
+ADVISED_VNOM_MV = {"LFP": 3300, "LTO": 2400, "NMC": 3700, "NCA": 3600}
+"""Nominal cell voltages the manual of generation C advises: used until the pack's own is known."""
+
+
+class Cap(NamedTuple):
+    """A proposal: at most so much, and why."""
+
+    amount: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """What is remembered of charging, or of discharging."""
+
+    permits: int = 0
+    """Frames in a row that permitted, up to ``PERMITS``."""
+    ceiling_ma: int | None = None
+    """What the ramp lets through; None at the start, when there is nothing to ramp from."""
+    fell_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that ``step`` remembers."""
+
+    frames: int = 0
+    """``PackState.frames`` of the last step: more now means a new frame."""
+    at: float | None = None
+    charge: Direction = Direction()
+    discharge: Direction = Direction()
+    cvl_mv: float | None = None
+    ccl_was_zero: bool = False
+    lost: bool = False
+    spent: bool = False
+    """Lost for longer than the ride-through: DCL is 0."""
+    limits: Limits | None = None
+
+
+class Limits(NamedTuple):
+    """What goes out.  Whole mV and mA; always numbers, never negative."""
+
+    cvl_mv: int
+    ccl_ma: int
+    dcl_ma: int
+    cvl_reason: str
+    ccl_reason: str
+    dcl_reason: str
+    allow_charge: bool
+    allow_discharge: bool
+    state: str
+    """bulk, absorption or float"""
+    lost: bool = False
+    spent: bool = False
+
+
+class _Now(NamedTuple):
+    """What the rules look at."""
+
+    settings: Settings
+    frame: Frame
+    balance_mv: int
+    vlow_mv: int | None
+    vnom_mv: int
+    floor_mv: int
+    """CVL is never under this: cells x Vnom, Vlow where Vnom is not known, else Vmin."""
+    capacity_mah: int
+
+    def rate_ma(self, rate: float) -> int:
+        return int(self.capacity_mah * rate)
+
+
+def chemistry(settings: Settings, frame: Frame, vnom_mv: int | None) -> str:
+    """LFP, LTO, NMC or NCA: as configured, else told from Vbalance and Vnom (manuals' advice)."""
+    if settings.chemistry != "auto":
+        return settings.chemistry
+    balance = balance_mv(settings, frame)
+    if balance < 3000:
+        return "LTO"
+    if balance < 3800:
+        return "LFP"
+    return "NCA" if vnom_mv and vnom_mv < 3650 else "NMC"
+
+
+def capacity_mah(settings: Settings, pack: PackState) -> int:
+    """The capacity setting in mAh at the nominal voltage; 0 before the first frame."""
+    if pack.frame is None:
+        return 0
+    return pack.frame.capacity_wh * 1_000_000 // (pack.frame.cells * _nominal_mv(settings, pack, pack.frame))
+
+
+def _nominal_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
+    vnom = pack.pair("vnom_mv")
+    return vnom or ADVISED_VNOM_MV[chemistry(settings, frame, vnom)]
+
+
+def float_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
+    """The float voltage of the pack: LFP 3.37 V a cell, others Vbalance - 100 mV."""
+    if chemistry(settings, frame, pack.pair("vnom_mv")) == "LFP":
+        return frame.cells * FLOAT_LFP_MV
+    return frame.cells * (balance_mv(settings, frame) - FLOAT_BELOW_BALANCE_MV)
+
+
+# Rules: what each allows of a current, and why.
+
+
+def _charge_cap(now: _Now) -> Cap:
+    return _cap(now, now.settings.max_charge_current, now.settings.charge_rate, "charge_rate")
+
+
+def _discharge_cap(now: _Now) -> Cap:
+    return _cap(now, now.settings.max_discharge_current, now.settings.discharge_rate, "discharge_rate")
+
+
+def _cap(now: _Now, amps: float | None, rate: float, name: str) -> Cap:
+    by_rate = Cap(now.rate_ma(rate), f"{rate:g} C of {now.capacity_mah / 1000:.0f} Ah")
+    if name in now.settings.careful:
+        by_rate = by_rate._replace(reason=f"{by_rate.reason}: the configuration cannot be read")
+    if not now.frame.capacity_wh:
+        by_rate = Cap(0, "the capacity setting of the BMS is 0")
+    if amps is None:
+        return by_rate
+    by_user = Cap(round(amps * 1000), f"configured maximum {amps:g} A")
+    return min(by_user, by_rate) if name in now.settings.careful else by_user
+
+
+def _charge_taper(now: _Now) -> Cap:
+    """Straight from the cap at Vbalance to the foot at Vmax, by the highest cell."""
+    start = min(now.balance_mv, now.frame.vmax_mv - 1)
+    share = (now.frame.vmax_mv - now.frame.highest_mv) / (now.frame.vmax_mv - start)
+    reason = (
+        f"cell {now.frame.highest_cell} at {now.frame.highest_mv / 1000:.3f} V: "
+        f"charging tapers from {start / 1000:.2f} V"
+    )
+    return _taper(_charge_cap(now).amount, share, CHARGE_FOOT_MA, reason)
+
+
+def _discharge_taper(now: _Now) -> Cap:
+    """Straight from the cap at Vlow to the foot at Vmin, by the lowest cell."""
+    vmin, vlow = now.frame.vmin_mv, now.vlow_mv
+    start = vlow if vlow and vlow > vmin else vmin + EMPTY_MARGIN_MV
+    share = (now.frame.lowest_mv - vmin) / (start - vmin)
+    reason = (
+        f"cell {now.frame.lowest_cell} at {now.frame.lowest_mv / 1000:.3f} V: "
+        f"discharging tapers from {start / 1000:.2f} V"
+    )
+    return _taper(_discharge_cap(now).amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), reason)
+
+
+def _taper(cap_ma: int, share: float, foot_ma: int, reason: str) -> Cap:
+    return Cap(max(int(cap_ma * min(share, 1.0)), min(foot_ma, cap_ma), 0), reason)
+
+
+Rule = Callable[[_Now], Cap]
+CHARGE_RULES: tuple[Rule, ...] = (_charge_cap, _charge_taper)
+DISCHARGE_RULES: tuple[Rule, ...] = (_discharge_cap, _discharge_taper)
+
+
+def step(
+    settings: Settings, memory: Memory, pack: PackState, verdict: Verdict, now: float
+) -> tuple[Memory, Limits | None]:
+    """The limits after a frame (taken or held back) or after a second without one.
+
+    None before the first frame.  Never raises for any frame or time, never reads a clock.
+    """
+    frame = pack.frame
+    if frame is None:
+        return memory, None
+    fresh = pack.frames != memory.frames
+    # A ramp stands still in silence: only the time between neighbouring frames counts.
+    longest = 1.5 * pack.interval_s
+    dt_s = min(max(now - memory.at, 0.0), longest) if fresh and memory.at is not None else 0.0
+    vlow, vnom = pack.pair("vlow_mv"), pack.pair("vnom_mv")
+    view = _Now(
+        settings=settings,
+        frame=frame,
+        balance_mv=balance_mv(settings, frame),
+        vlow_mv=vlow,
+        vnom_mv=_nominal_mv(settings, pack, frame),
+        floor_mv=frame.cells * (vnom or vlow or frame.vmin_mv),
+        capacity_mah=capacity_mah(settings, pack),
+    )
+    lost, spent = _silence(view, pack.age(now))
+    if (
+        memory.limits is not None
+        and not fresh
+        and pack.held is None
+        and (lost, spent) == (memory.lost, memory.spent)
+    ):
+        return memory, memory.limits
+    charge, ccl = _direct(
+        memory.charge,
+        min(rule(view) for rule in CHARGE_RULES),
+        _charge_cap(view).amount,
+        _denial(pack, layout.CHARGE_ALLOWED, "charging", verdict.no_charge, lost),
+        fresh, now, dt_s,
+    )  # fmt: skip
+    discharge, dcl = _direct(
+        memory.discharge,
+        min(rule(view) for rule in DISCHARGE_RULES),
+        _discharge_cap(view).amount,
+        _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", verdict.no_discharge, spent),
+        fresh, now, dt_s,
+    )  # fmt: skip
+    cvl, cvl_mv = _voltage(memory, view, charge, ccl, dt_s, lost, float_mv(settings, pack, frame))
+    limits = Limits(
+        cvl.amount, ccl.amount, dcl.amount, cvl.reason, ccl.reason, dcl.reason,
+        charge.permits == PERMITS, discharge.permits == PERMITS, _state(view, memory, lost), lost, spent,
+    )  # fmt: skip
+    memory = replace(
+        memory,
+        frames=pack.frames,
+        at=pack.at,
+        charge=charge,
+        discharge=discharge,
+        cvl_mv=cvl_mv,
+        ccl_was_zero=ccl.amount == 0,
+        lost=lost,
+        spent=spent,
+        limits=limits,
+    )
+    return memory, limits
+
+
+def _silence(view: _Now, age_s: float) -> tuple[bool, bool]:
+    """Whether the link counts as lost, and whether the ride-through is over too."""
+    near = max(view.frame.vmin_mv, view.vlow_mv or 0) + EMPTY_MARGIN_MV
+    settings = view.settings
+    ride_through_s = settings.hold_s if view.frame.lowest_mv <= near else settings.ride_through_s
+    return age_s >= settings.hold_s, age_s >= max(ride_through_s, settings.hold_s)
+
+
+def _denial(pack: PackState, bit: int, what: str, critical: str | None, lost: bool) -> str | None:
+    """Why a direction is denied, or None.  The mirror's reason says more than the BMS's bit."""
+    if lost:
+        return "no frames from the BMS: is the cable plugged in?"
+    if critical is not None:
+        return critical
+    denied = any(frame is not None and not frame.has(bit) for frame in (pack.frame, pack.held))
+    return f"the BMS does not allow {what}" if denied else None
+
+
+def _direct(
+    memory: Direction, rule: Cap, full_ma: int, denial: str | None, fresh: bool, now: float, dt_s: float
+) -> tuple[Direction, Cap]:
+    """One direction's limit: denied, waiting for frames that permit, ramping, or as the rules say."""
+    if denial is not None:
+        return Direction(0, 0, now), Cap(0, denial)
+    permits = min(memory.permits + fresh, PERMITS)
+    if permits < PERMITS:
+        text = f"waits for {PERMITS} frames in a row that permit it ({permits} so far)"
+        return replace(memory, permits=permits), Cap(0, text)
+    ceiling, fell_at = memory.ceiling_ma, memory.fell_at
+    if ceiling is None:
+        ceiling = rule.amount
+    elif memory.permits < PERMITS:
+        ceiling, fell_at = rule.amount // FIRST_STEP, now - HOLD_S
+    elif rule.amount < ceiling:
+        ceiling, fell_at = rule.amount, now
+    elif rule.amount > ceiling and now - fell_at >= HOLD_S:
+        ceiling = min(rule.amount, ceiling + int(full_ma * dt_s / RAMP_S) + 1 if dt_s else ceiling)
+    limit = (
+        rule if rule.amount <= ceiling else Cap(ceiling, f"rises slowly again to {rule.amount / 1000:.0f} A")
+    )
+    return Direction(permits, ceiling, fell_at), limit
+
+
+def _voltage(
+    memory: Memory, view: _Now, charge: Direction, ccl: Cap, dt_s: float, lost: bool, float_voltage_mv: int
+) -> tuple[Cap, float | None]:
+    """CVL, and what is remembered of it (None while nothing was ever permitted)."""
+    frame, cells = view.frame, view.frame.cells
+    target = min(view.balance_mv + round(view.settings.charge_margin_mv), frame.vmax_mv)
+    base = Cap(cells * target, f"{cells} cells x {target / 1000:.2f} V")
+    present = max(frame.voltage_mv, view.floor_mv)
+    cvl = float(base.amount) if memory.cvl_mv is None else min(memory.cvl_mv, base.amount)
+    reason = base.reason
+    over = frame.highest_mv - target
+    flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
+    current = frame.current_ma or 0
+    if lost:
+        cvl = min(cvl, max(min(float_voltage_mv, frame.voltage_mv), view.floor_mv))
+        reason = "no frames from the BMS: held at the last voltage or float"
+    elif ccl.amount == 0:
+        reason = "no charging: held at the pack's voltage"
+        if not memory.ccl_was_zero or memory.cvl_mv is None:
+            cvl = min(cvl, present)
+        elif current > flow_ma:
+            cvl = max(min(cvl, present) - cells * CVL_FALL_MV_S * dt_s, view.floor_mv)
+        elif current < -flow_ma:
+            cvl = min(cvl + cells * CVL_RISE_MV_S / 2 * dt_s, base.amount)
+    elif over > 0:
+        # Tied to the present voltage, so there is nothing to wind up; a quarter of the cells
+        # is between "only this cell moves" and "all do".
+        cvl = min(cvl, max(frame.voltage_mv - over * max(1, cells // 4), view.floor_mv))
+    elif over <= -CVL_HYSTERESIS_MV and cvl < base.amount:
+        cvl = min(cvl + cells * CVL_RISE_MV_S * dt_s, base.amount)
+    if not lost and ccl.amount and cvl < base.amount:
+        reason = (
+            f"cell {frame.highest_cell} at {frame.highest_mv / 1000:.3f} V: held under {target / 1000:.2f} V"
+        )
+        if over < -CVL_HYSTERESIS_MV:
+            reason = f"rises slowly again to {base.reason}"
+    starting = charge.ceiling_ma is None  # nothing was permitted or denied yet: nothing to rise from
+    return Cap(int(cvl), reason), None if starting else cvl
+
+
+def _state(view: _Now, memory: Memory, lost: bool) -> str:
+    """Bulk until a cell is at Vbalance, then absorption until all are 50 mV under it again."""
+    if lost:
+        return "float"
+    before = memory.limits.state if memory.limits else "bulk"
+    release = view.balance_mv - (50 if before == "absorption" else 0)
+    return "absorption" if view.frame.highest_mv >= release else "bulk"

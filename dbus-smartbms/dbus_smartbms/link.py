@@ -1,0 +1,141 @@
+"""The cables: finding them, and reading one for as long as the driver runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import serial
+import serial_asyncio
+from serial.tools import list_ports
+
+from smartbms_protocol import BIT_RATE
+
+log = logging.getLogger(__name__)
+
+CABLE_MODEL = "SmartBMSToUSB"
+"""What the "123\\SmartBMS to USB" cable says it is."""
+LOOK_S = 1.0
+"""How often an absent device is looked for."""
+IDLE_S = 0.2
+"""A silence on the line between two frames: a frame lasts 60 ms, the next begins 0.5 s later."""
+
+
+class Cable(NamedTuple):
+    """A device path, and the USB serial number where there is one."""
+
+    device: str
+    serial_number: str | None
+
+    @property
+    def identity(self) -> str:
+        """The serial number, else the device's name: what stays when the tty number moves."""
+        return self.serial_number or Path(self.device).name
+
+
+def find_cables(devices: str) -> list[Cable]:
+    """Cables that are plugged in now: by model for "auto", else by device path or serial number."""
+    wanted = [name.strip() for name in devices.split(",") if name.strip()]
+    ports = sorted(list_ports.comports(), key=lambda port: (port.serial_number or "", port.device))
+    plugged = {port.device: port for port in ports}
+    if wanted in ([], ["auto"]):
+        chosen = [port for port in ports if (port.product or "").replace(" ", "_") == CABLE_MODEL]
+        return [Cable(port.device, port.serial_number) for port in chosen]
+    found = []
+    for name in wanted:
+        if name.startswith("/"):
+            port = plugged.get(str(Path(name).resolve()))
+            if Path(name).exists():
+                found.append(Cable(name, port.serial_number if port else None))
+        else:
+            found += [Cable(port.device, name) for port in ports if port.serial_number == name]
+    return found
+
+
+class _Reader(asyncio.Protocol):
+    """Passes on what comes from the line, with the word whether it was silent before."""
+
+    def __init__(self, received: Callable[[bytes, bool], None]) -> None:
+        self._received = received
+        self._clock = asyncio.get_running_loop().time
+        self._last = self._clock()
+        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        now = self._clock()
+        idle, self._last = now - self._last > IDLE_S, now
+        self._received(data, idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(exc)
+
+
+class Link:
+    """Reads one cable, and opens it again whenever it went and came back."""
+
+    def __init__(
+        self,
+        devices: str,
+        received: Callable[[bytes, bool], None],
+        opened: Callable[[Cable], None] = lambda _cable: None,
+    ) -> None:
+        """``received(bytes, idle)`` gets what is read, ``opened(cable)`` each opening."""
+        self._devices = devices
+        self._received = received
+        self._opened = opened
+        self._said: str | None = None
+
+    async def run(self) -> None:
+        """Read for ever.  Never raises for anything a device does."""
+        while True:
+            cable = self._choose(find_cables(self._devices))
+            if cable is not None:
+                await self._read(cable)
+            await asyncio.sleep(LOOK_S)
+
+    def _choose(self, cables: list[Cable]) -> Cable | None:
+        if not cables:
+            self._say(
+                "waiting for a cable (%s)",
+                f"USB model {CABLE_MODEL}" if self._devices == "auto" else self._devices,
+            )
+            return None
+        if len(cables) > 1:
+            names = ", ".join(cable.device for cable in cables)
+            self._say(
+                "more than one cable (%s): only the first is read; name yours in [link] devices",
+                names,
+            )
+        return cables[0]
+
+    async def _read(self, cable: Cable) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            transport, protocol = await serial_asyncio.create_serial_connection(
+                loop, lambda: _Reader(self._received), cable.device, baudrate=BIT_RATE, exclusive=True
+            )
+        except (OSError, serial.SerialException) as error:
+            self._say("cannot open %s: %s", cable.device, str(error))
+            return
+        self._say(
+            "reading %s (%s)",
+            cable.device,
+            f"serial number {cable.serial_number}" if cable.serial_number else "no serial number",
+        )
+        self._opened(cable)
+        try:
+            reason = await cast("_Reader", protocol).ended
+        finally:
+            transport.abort()
+        self._say("lost %s: %s", cable.device, str(reason or "closed"))
+
+    def _say(self, text: str, *values: str) -> None:
+        """Log a line when it says something new."""
+        line = text % values
+        if line != self._said:
+            self._said = line
+            log.info("%s", line)

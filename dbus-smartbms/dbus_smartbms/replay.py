@@ -1,0 +1,140 @@
+"""Captures: written from a cable (``record``), and walked through the whole driver (``replay``).
+
+``replay`` needs no serial port, no bus and no clock: JSON lines in, one answer each out.  The same
+lines always give the same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+from .bank import Bank
+from .items import Items
+from .link import IDLE_S, Link
+from .paths import Identity, View
+from .settings import Configuration
+
+FRAME_DIGITS = 116
+LONGEST_SILENCE_S = 200
+"""Seconds of a gap between two lines that are walked through; nothing changes after that."""
+
+
+class Replay:
+    """The state behind the answers."""
+
+    def __init__(self, configuration: Configuration, *, items: bool = False) -> None:
+        self._bank = Bank(configuration.settings)
+        self._identity = Identity(connection="replay", problems=tuple(configuration.problems))
+        self._items = Items() if items else None
+        self._t: float | None = None
+
+    def answer(self, line: str) -> dict[str, Any]:
+        """The answer to one line; ``{"error": why}`` for a malformed one, which changes nothing."""
+        try:
+            t, data = self._parse(line)
+        except ValueError as error:
+            return {"error": str(error)}
+        before = t if self._t is None else self._t
+        for second in range(1, min(math.ceil(t - before), LONGEST_SILENCE_S)):
+            self._bank.tick(before + second)
+        self._t = t
+        for frame in self._bank.feed(data, idle=t - before > IDLE_S):
+            self._bank.take(frame, t)
+        self._bank.tick(t)
+        return self._state(t)
+
+    def _parse(self, line: str) -> tuple[float, bytes]:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"not JSON: {error}") from None
+        if not isinstance(entry, dict):
+            raise ValueError('expected an object, for example {"t": 1.0, "frame": null}')
+        t = entry.get("t")
+        if isinstance(t, bool) or not isinstance(t, (int, float)) or not math.isfinite(t):
+            raise ValueError('"t" has to be a number of seconds')
+        if self._t is not None and t < self._t:
+            raise ValueError(f'"t" goes back from {self._t:g} to {t:g}')
+        if entry.get("bms", 0) != 0 or isinstance(entry.get("bms"), bool):
+            raise ValueError('"bms": this version drives one pack, number 0')
+        if ("frame" in entry) == ("bytes" in entry):
+            raise ValueError('expected either "frame" or "bytes"')
+        if "frame" in entry:
+            frame = entry["frame"]
+            if frame is None:
+                return float(t), b""
+            if not isinstance(frame, str) or len(frame) != FRAME_DIGITS:
+                raise ValueError(f'"frame" has to be {FRAME_DIGITS} hex digits or null')
+            return float(t), _from_hex("frame", frame)
+        return float(t), _from_hex("bytes", entry["bytes"])
+
+    def _state(self, t: float) -> dict[str, Any]:
+        bank = self._bank
+        limits, relays = bank.limits, bank.relays
+        state: dict[str, Any] = {
+            "cvl": limits.cvl_mv / 1000 if limits else None,
+            "ccl": limits.ccl_ma // 100 / 10 if limits else 0.0,
+            "dcl": limits.dcl_ma // 100 / 10 if limits else 0.0,
+            "allow_charge": bool(limits and limits.allow_charge),
+            "allow_discharge": bool(limits and limits.allow_discharge),
+            "reasons": {
+                "cvl": limits.cvl_reason if limits else "no frame yet",
+                "ccl": limits.ccl_reason if limits else "no frame yet",
+                "dcl": limits.dcl_reason if limits else "no frame yet",
+            },
+            "state": limits.state if limits else "bulk",
+            "mirror": {"charge": relays.charge, "discharge": relays.load, "soc": bank.verdict.soc},
+            "frames": bank.stream.frames,
+            "rejected": bank.stream.rejected,
+        }
+        if self._items is not None:
+            self._items.update(View(bank, self._identity, t))
+            state["items"] = self._items.values()
+        return state
+
+
+def _from_hex(name: str, text: object) -> bytes:
+    try:
+        if isinstance(text, str) and text.isascii():
+            return bytes.fromhex(text)
+    except ValueError:
+        pass
+    raise ValueError(f'"{name}" has to be hex digits')
+
+
+def replay(lines: Iterable[str], configuration: Configuration, *, items: bool = False) -> Iterator[str]:
+    """One answer a line, as JSON."""
+    state = Replay(configuration, items=items)
+    for line in lines:
+        yield json.dumps(state.answer(line))
+
+
+async def record(devices: str, out: TextIO, seconds: float | None) -> None:
+    """Write what a cable sends as lines that ``replay`` reads, until cancelled or for ``seconds``.
+
+    Raises OSError when ``out`` cannot be written, for example on a full disk.
+    """
+    begin = time.monotonic()
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def received(data: bytes, _idle: bool) -> None:
+        try:
+            out.write(json.dumps({"t": round(time.monotonic() - begin, 3), "bytes": data.hex()}) + "\n")
+            out.flush()
+        except OSError as error:
+            if not failed.done():
+                failed.set_exception(error)
+
+    reading = asyncio.create_task(Link(devices, received).run())
+    try:
+        done, _ = await asyncio.wait({reading, failed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)

@@ -1,0 +1,306 @@
+"""What a user can configure: one row an option, read from an INI file and from ``--set``.
+
+A wrong line never stops the driver and never raises a limit: every problem is named with its
+line, and what is used instead is said.  A current cap that cannot be read becomes 0.1 C.
+
+The file is read line by line here, not by ``configparser``, because that knows no line numbers
+after reading and gives up at the first line outside a section.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+CAREFUL_RATE = 0.1
+"""C: what stands in for a current cap or a rate that cannot be read."""
+
+
+class Option(NamedTuple):
+    """One option: its place, what it may be (``choices``, or ``low`` to ``high``), its meaning."""
+
+    section: str
+    key: str
+    default: str | float | None
+    meaning: str
+    unit: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    choices: tuple[str, ...] = ()
+    caps: str = ""
+    """The rate that becomes ``CAREFUL_RATE`` when this cannot be read."""
+
+    @property
+    def name(self) -> str:
+        """Section and key, as ``--set`` takes them."""
+        return f"{self.section}.{self.key}"
+
+    @property
+    def allowed(self) -> str:
+        """What may be written, for people."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.unit:
+            return f"a number from {self.low:g} to {self.high:g} {self.unit}"
+        return "a text"
+
+
+_CELSIUS = ("degC", -40.0, 85.0)
+_PERCENT = ("%", 0.0, 100.0)
+
+OPTIONS = (
+    Option("pack", "generation", "C", "board generation", choices=("A", "B", "C")),
+    Option("pack", "mode", "critical", "operating mode of the BMS", choices=("normal", "critical")),
+    Option(
+        "pack",
+        "chemistry",
+        "auto",
+        "auto: told from the BMS's thresholds",
+        choices=("auto", "LFP", "LTO", "NMC", "NCA"),
+    ),
+    Option(
+        "pack",
+        "temperature",
+        "document",
+        "conversion of temperatures: the protocol document's, or the vendor's programs'",
+        choices=("document", "vendor"),
+    ),
+    Option("pack", "tmin_charge", None, "no charging below; unset: the BMS's flags decide", *_CELSIUS),
+    Option("pack", "tmin_discharge", None, "no discharging below; unset: likewise", *_CELSIUS),
+    Option("pack", "tmax", None, "neither above; unset: likewise", *_CELSIUS),
+    Option("pack", "charge_restart", None, "SoC under which charging restarts (normal mode)", *_PERCENT),
+    Option("pack", "discharge_restart", None, "SoC from which discharging restarts (normal mode)", *_PERCENT),
+    Option(
+        "limits",
+        "max_charge_current",
+        None,
+        "highest CCL; unset: charge_rate x capacity",
+        "A",
+        0,
+        10000,
+        caps="charge_rate",
+    ),
+    Option(
+        "limits",
+        "max_discharge_current",
+        None,
+        "highest DCL; unset: discharge_rate x capacity",
+        "A",
+        0,
+        10000,
+        caps="discharge_rate",
+    ),
+    Option(
+        "limits",
+        "charge_rate",
+        0.5,
+        "highest CCL by capacity: 0.5 C of 300 Ah is 150 A",
+        "C",
+        0,
+        5,
+        caps="charge_rate",
+    ),
+    Option("limits", "discharge_rate", 1.0, "highest DCL by capacity", "C", 0, 5, caps="discharge_rate"),
+    Option("limits", "charge_margin_mv", 30.0, "CVL above Vbalance, a cell (manual: 25 to 40)", "mV", 0, 100),
+    Option("link", "devices", "auto", "auto, a device path or a cable's serial number"),
+    Option("link", "hold_s", 10.0, "silence after which the link counts as lost: CCL 0", "s", 3, 30),
+    Option("link", "ride_through_s", 60.0, "silence after which DCL is 0 (at least hold_s)", "s", 3, 120),
+    Option("log", "level", "info", "what is logged", choices=("debug", "info", "warning", "error")),
+)
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force; attributes are named like the keys of ``OPTIONS``."""
+
+    generation: str = "C"
+    mode: str = "critical"
+    chemistry: str = "auto"
+    temperature: str = "document"
+    tmin_charge: float | None = None
+    tmin_discharge: float | None = None
+    tmax: float | None = None
+    charge_restart: float | None = None
+    discharge_restart: float | None = None
+    max_charge_current: float | None = None
+    max_discharge_current: float | None = None
+    charge_rate: float = 0.5
+    discharge_rate: float = 1.0
+    charge_margin_mv: float = 30.0
+    devices: str = "auto"
+    hold_s: float = 10.0
+    ride_through_s: float = 60.0
+    level: str = "info"
+    careful: frozenset[str] = frozenset()
+    """Rates that stand in for something unreadable: they cap beside a current in A, not instead."""
+
+
+@dataclass
+class Configuration:
+    """Settings and what was wrong on the way to them, each problem one sentence."""
+
+    settings: Settings = field(default_factory=Settings)
+    problems: list[str] = field(default_factory=list)
+
+
+def load(path: Path | None, overrides: list[str]) -> Configuration:
+    """Read a file (None, or one that is not there: defaults) and ``section.key=value`` overrides.
+
+    Never raises for what a file holds.  Raises ValueError, with a sentence, for a wrong override:
+    whoever typed it is there to read it.
+    """
+    reader = _Reader()
+    if path is not None:
+        reader.read_file(path)
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        option = _BY_NAME.get(name.strip())
+        if option is None or not equals:
+            nearest = min(_BY_NAME, key=lambda known: _distance(name.strip(), known))
+            raise ValueError(f"--set {override}: expected section.key=value, for example {nearest}=...")
+        try:
+            reader.values[option.name] = _parse(option, value.strip())
+        except ValueError as error:
+            raise ValueError(f"--set {override}: {error}") from None
+    return reader.result()
+
+
+def _parse(option: Option, text: str) -> str | float | None:
+    """The value of an option.  Raises ValueError saying what is allowed."""
+    if not text and option.default is None:
+        return None
+    if option.choices:
+        for choice in option.choices:
+            if text.lower() == choice.lower():
+                return choice
+    elif not option.unit:
+        if text:
+            return text
+    else:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if option.low <= number <= option.high:
+            return number
+    raise ValueError(f"{text!r} is not {option.allowed}")
+
+
+class _Reader:
+    """Collects values and problems; a cap that cannot be read lands in ``careful``."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str | float | None] = {}
+        self.problems: list[str] = []
+        self.careful: set[str] = set()
+        self._lines: dict[str, int] = {}
+
+    def read_file(self, path: Path) -> None:
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            self.careful |= {option.caps for option in OPTIONS if option.caps}
+            reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+            self.problems.append(f"{path}: cannot be read ({reason}); limits are at most {CAREFUL_RATE} C")
+            return
+        section = ""
+        for number, line in enumerate(text.splitlines(), 1):
+            content = _without_comment(line)
+            if content.startswith("[") and content.endswith("]"):
+                section = content[1:-1].strip().lower()
+            elif content:
+                self._read_line(f"{path}, line {number}", section, content, number)
+
+    def _read_line(self, where: str, section: str, content: str, number: int) -> None:
+        key, equals, value = content.partition("=" if "=" in content else ":")
+        key, value = key.strip().lower(), value.strip()
+        option = _BY_NAME.get(f"{section}.{key}")
+        if option is None or not equals:
+            word = key if equals else content.split(maxsplit=1)[0].lower()
+            self._unknown(where, section, word, has_value=bool(equals))
+            return
+        try:
+            parsed = _parse(option, value)
+        except ValueError as error:
+            self._fall_back(f"{where}: [{section}] {key}: {error}", option)
+            return
+        if option.name in self._lines:
+            parsed = self._duplicate(where, option, parsed)
+        self._lines[option.name] = number
+        self.values[option.name] = parsed
+
+    def _duplicate(self, where: str, option: Option, parsed: str | float | None) -> str | float | None:
+        """The later value counts; of two caps the lower."""
+        before = self.values[option.name]
+        if option.caps and isinstance(parsed, float) and isinstance(before, float):
+            parsed = min(parsed, before)
+        first = self._lines[option.name]
+        self.problems.append(
+            f"{where}: [{option.section}] {option.key} is set again (first in line {first}); {parsed} is used"
+        )
+        return parsed
+
+    def _unknown(self, where: str, section: str, key: str, *, has_value: bool) -> None:
+        nearest = min(OPTIONS, key=lambda known: (_distance(key, known.key), not known.caps))
+        if not has_value:
+            what = f"expected 'key = value', found {key!r}"
+        elif not section:
+            what = f"{key!r} stands before the first [section]"
+        elif section not in {option.section for option in OPTIONS}:
+            what = f"unknown section [{section}]"
+        else:
+            what = f"unknown key {key!r} in [{section}]"
+        hint = f"did you mean [{nearest.section}] {nearest.key}?"
+        self._fall_back(f"{where}: {what}; {hint}", nearest, ignored=True)
+
+    def _fall_back(self, problem: str, option: Option, *, ignored: bool = False) -> None:
+        if option.caps:
+            self.careful.add(option.caps)
+            instead = f"so that no limit rises by mistake, {option.caps} is {CAREFUL_RATE}"
+        else:
+            used = self.values.get(option.name, option.default)
+            instead = "the line is ignored" if ignored else f"{'nothing' if used is None else used} is used"
+        self.problems.append(f"{problem}; {instead}")
+
+    def result(self) -> Configuration:
+        known: dict[str, Any] = {_BY_NAME[name].key: value for name, value in self.values.items()}
+        for rate in self.careful:
+            known[rate] = min(CAREFUL_RATE, known.get(rate, CAREFUL_RATE))
+        known["careful"] = frozenset(self.careful)
+        hold, ride = known.get("hold_s", 10.0), known.get("ride_through_s", 60.0)
+        if ride < hold:
+            self.problems.append(f"[link] ride_through_s {ride:g} is under hold_s {hold:g}; {hold:g} is used")
+            known["ride_through_s"] = hold
+        return Configuration(Settings(**known), self.problems)
+
+
+def _without_comment(line: str) -> str:
+    """A line without its comment: ``#`` or ``;`` at its beginning or after white space."""
+    for index, character in enumerate(line):
+        if character in "#;" and (index == 0 or line[index - 1].isspace()):
+            line = line[:index]
+            break
+    return line.strip()
+
+
+def _distance(one: str, other: str) -> int:
+    """How many letters differ (Levenshtein); ``difflib`` is not on every GX."""
+    row = list(range(len(other) + 1))
+    for index, letter in enumerate(one, 1):
+        before, row[0] = row[0], index
+        for column, wanted in enumerate(other, 1):
+            before, row[column] = (
+                row[column],
+                min(row[column] + 1, row[column - 1] + 1, before + (letter != wanted)),
+            )
+    return row[-1]
+
+
+if {option.key for option in OPTIONS} | {"careful"} != {item.name for item in fields(Settings)}:
+    raise TypeError("the rows of OPTIONS and the attributes of Settings differ")

@@ -1,0 +1,178 @@
+"""Real parts for tests: a dbus-daemon, a serial line, the driver as a process, a clock-free wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+import tty
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from smartbms_protocol import BIT_RATE, Frame, encode
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = [sys.executable, str(ROOT / "dbus-smartbms")]
+PATIENCE_S = 30.0
+"""Bound of every wait: generous, because it is only met when something is broken."""
+
+_CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>session</type><listen>unix:path={socket}</listen>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/>
+<allow own="*"/></policy></busconfig>
+"""
+
+FRAME = Frame(
+    voltage_mv=53120, current1_ma=0, current2_ma=12500, current_ma=-12500,
+    lowest_mv=3310, lowest_cell=7, highest_mv=3330, highest_cell=3,
+    coldest_raw=296, coldest_cell=1, hottest_raw=299, hottest_cell=16,
+    cell=1, cells=16, cell_mv=3320, cell_raw=297, status=0b11,
+    collected_today_wh=1234, stored_wh=8000, consumed_today_wh=2345, soc_percent=50,
+    collected_kwh=100, consumed_kwh=90, key=None, value=0,
+    capacity_wh=16000, vmin_mv=2900, vmax_mv=3700, vbalance_mv=3400,
+)  # fmt: skip
+"""A 16-cell LFP pack at half charge, discharging with 12.5 A: 0.5 C is 151.5 A, CVL 54.88 V."""
+
+PAIRS = {0: 95, 1: 97, 2: 2, 3: 88, 4: 2, 5: 148, 6: 0x33, 7: 11, 8: 1, 9: 4, 10: 0, 11: 1, 12: 2, 13: 0, 14: 1,
+         15: 0, 16: 0x30, 17: 2, 18: 168}  # fmt: skip
+"""Values of the rotating keys: SoH 95, Vlow 3.0 V, Vnom 3.3 V, firmware 3.3.11, 260 cycles, Vfull 3.4 V ..."""
+
+
+def frame(turn: int = 0, **changes: Any) -> Frame:
+    """The frame of a turn: another cell and another rotating key each time."""
+    rotating = {
+        "cell": turn % changes.get("cells", FRAME.cells) + 1,
+        "key": turn % 19,
+        "value": PAIRS[turn % 19],
+    }
+    return dataclasses.replace(FRAME, **(rotating | changes))
+
+
+class Daemon:
+    """A dbus-daemon of its own on a socket in ``folder``; can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "bus"
+        self.address = f"unix:path={self.socket}"
+        self._configuration = folder / "bus.conf"
+        self._configuration.write_text(_CONFIGURATION.format(socket=self.socket))
+        self.process: subprocess.Popen[str] | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [
+                "dbus-daemon",
+                f"--config-file={self._configuration}",
+                "--nofork",
+                "--nopidfile",
+                "--print-address",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith("unix:")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+
+class Line:
+    """A serial line: bytes written here come out of ``path`` at 9600 bit/s, in small pieces."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._master = -1
+        self.plug()
+
+    def plug(self) -> None:
+        """A new device appears under the path."""
+        self._master, slave = pty.openpty()
+        tty.setraw(slave)
+        os.set_blocking(self._master, False)
+        self.path.symlink_to(os.ttyname(slave))
+        os.close(slave)
+
+    def unplug(self) -> None:
+        """The device goes, as when the cable is pulled."""
+        if self._master >= 0:
+            self.path.unlink()
+            os.close(self._master)
+            self._master = -1
+
+    def write(self, data: bytes) -> None:
+        """All at once, as after a stall of the reader."""
+        with contextlib.suppress(BlockingIOError):  # nobody reads: a serial line loses bytes too
+            os.write(self._master, data)
+
+    async def send(self, *frames: Frame, gap_s: float = 0.05) -> None:
+        """Frames at the pace of the wire, each followed by a pause."""
+        for one in frames:
+            data = encode(one)
+            for begin in range(0, len(data), 8):
+                self.write(data[begin : begin + 8])
+                await asyncio.sleep(8 * 10 / BIT_RATE)
+            await asyncio.sleep(gap_s)
+
+
+class Process:
+    """The driver (or another command) as a process; its log is in ``log``."""
+
+    def __init__(self, folder: Path, *arguments: str, address: str | None = None, **environment: str) -> None:
+        self.log = folder / f"log-{time.monotonic_ns()}"
+        variables = os.environ | environment | ({"DBUS_SESSION_BUS_ADDRESS": address} if address else {})
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*PROGRAM, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+async def until(look: Callable[[], Any], bound_s: float = PATIENCE_S) -> Any:
+    """Wait for a look to give something true, and return it; TimeoutError after the bound."""
+    end = time.monotonic() + bound_s
+    while True:
+        result = look()
+        value = await result if isinstance(result, Awaitable) else result
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise TimeoutError("not seen within the bound")
+        await asyncio.sleep(0.01)
+
+
+@contextlib.contextmanager
+def daemon(folder: Path) -> Iterator[Daemon]:
+    """A running dbus-daemon."""
+    one = Daemon(folder)
+    try:
+        yield one
+    finally:
+        one.stop()
