@@ -41,9 +41,8 @@ FRAME = Frame(
 )  # fmt: skip
 """A 16-cell LFP pack at half charge, discharging with 12.5 A: 0.5 C is 151.5 A, CVL 54.88 V."""
 
-PAIRS = {0: 95, 1: 97, 2: 2, 3: 88, 4: 2, 5: 148, 6: 0x33, 7: 11, 8: 1, 9: 4, 10: 0, 11: 1, 12: 2, 13: 0, 14: 1,
-         15: 0, 16: 0x30, 17: 2, 18: 168}  # fmt: skip
-"""Values of the rotating keys: SoH 95, Vlow 3.0 V, Vnom 3.3 V, firmware 3.3.11, 260 cycles, Vfull 3.4 V ..."""
+PAIRS = (95, 97, 2, 88, 2, 148, 0x33, 11, 1, 4, 0, 1, 2, 0, 1, 0, 0x30, 2, 168)
+"""Values of keys 0 to 18: SoH 95, Vlow 3.0 V, Vnom 3.3 V, firmware 3.3.11, 260 cycles, Vfull 3.4 V ..."""
 
 
 def frame(turn: int = 0, **changes: Any) -> Frame:

@@ -28,7 +28,7 @@ DVCC, ACTIVE_BMS = "/Control/Dvcc", "/ActiveBmsService"
 TICK_S = 1.0
 RETRY_S = 1.0
 """Pause before the bus is tried again: it is back well within 5 s."""
-SETTLE_S = 10.0
+SETTLE_S = 5.0
 """How long what the GX does with our limits has to stand before it is said: at a start it
 changes its mind several times."""
 

@@ -130,7 +130,8 @@ class Link:
         try:
             reason = await cast("_Reader", protocol).ended
         finally:
-            transport.abort()
+            if not transport.is_closing():  # a transport that closed itself cannot be closed again
+                transport.abort()
         self._say("lost %s: %s", cable.device, str(reason or "closed"))
 
     def _say(self, text: str, *values: str) -> None:

@@ -453,13 +453,12 @@ CELL_ROWS: tuple[CellRow, ...] = (
 
 def markdown() -> str:
     """All paths as a Markdown table, for ``docs/dbus-paths.md`` (a test compares them)."""
-    lines = [
-        "| path | type | shown as | without frames | source and meaning |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    gone = {"frame": "no value once the link is lost", "known": "kept", "": "kept"}
+    lines = ["| path | type | unit | without frames | source and meaning |", "|" + " --- |" * 5]
+    gone = {"frame": "no value", "known": "kept", "": "kept"}
     for row in ROWS:
-        shown = row.text if isinstance(row.text, str) else "words"
-        lines.append(f"| `{row.path}` | {row.type} | `{shown}` | {gone[row.needs]} | {row.source} |")
-    lines += [f"| `{c.path}` | {c.type} | `{c.text}` | {gone['frame']} | {c.source} |" for c in CELL_ROWS]
+        unit = row.text.rpartition("}")[2].strip() if isinstance(row.text, str) else "in words"
+        lines.append(f"| `{row.path}` | {row.type} | {unit} | {gone[row.needs]} | {row.source} |")
+    for cell in CELL_ROWS:
+        unit = cell.text.rpartition("}")[2].strip()
+        lines.append(f"| `{cell.path}` | {cell.type} | {unit} | {gone['frame']} | {cell.source} |")
     return "\n".join(lines) + "\n"

@@ -51,32 +51,46 @@ _CELSIUS = ("degC", -40.0, 85.0)
 _PERCENT = ("%", 0.0, 100.0)
 
 OPTIONS = (
-    Option("pack", "generation", "C", "board generation", choices=("A", "B", "C")),
-    Option("pack", "mode", "critical", "operating mode of the BMS", choices=("normal", "critical")),
+    Option("pack", "generation", "C", "Board generation", choices=("A", "B", "C")),
+    Option(
+        "pack", "mode", "critical", "Operating mode of the BMS, as set in it", choices=("normal", "critical")
+    ),
     Option(
         "pack",
         "chemistry",
         "auto",
-        "auto: told from the BMS's thresholds",
+        "Cell chemistry; auto tells it from the BMS's thresholds",
         choices=("auto", "LFP", "LTO", "NMC", "NCA"),
     ),
     Option(
         "pack",
         "temperature",
         "document",
-        "conversion of temperatures: the protocol document's, or the vendor's programs'",
+        "Conversion of temperatures: of the protocol document, or of the vendor's programs",
         choices=("document", "vendor"),
     ),
-    Option("pack", "tmin_charge", None, "no charging below; unset: the BMS's flags decide", *_CELSIUS),
-    Option("pack", "tmin_discharge", None, "no discharging below; unset: likewise", *_CELSIUS),
-    Option("pack", "tmax", None, "neither above; unset: likewise", *_CELSIUS),
+    Option(
+        "pack",
+        "tmin_charge",
+        None,
+        "No charging when a cell is colder; unset, the BMS's flags decide",
+        *_CELSIUS,
+    ),
+    Option(
+        "pack",
+        "tmin_discharge",
+        None,
+        "No discharging when a cell is colder; unset, the BMS's flags decide",
+        *_CELSIUS,
+    ),
+    Option("pack", "tmax", None, "Neither when a cell is hotter; unset, the BMS's flags decide", *_CELSIUS),
     Option("pack", "charge_restart", None, "SoC under which charging restarts (normal mode)", *_PERCENT),
     Option("pack", "discharge_restart", None, "SoC from which discharging restarts (normal mode)", *_PERCENT),
     Option(
         "limits",
         "max_charge_current",
         None,
-        "highest CCL; unset: charge_rate x capacity",
+        "Highest CCL; unset, charge_rate x capacity",
         "A",
         0,
         10000,
@@ -86,7 +100,7 @@ OPTIONS = (
         "limits",
         "max_discharge_current",
         None,
-        "highest DCL; unset: discharge_rate x capacity",
+        "Highest DCL; unset, discharge_rate x capacity",
         "A",
         0,
         10000,
@@ -96,18 +110,26 @@ OPTIONS = (
         "limits",
         "charge_rate",
         0.5,
-        "highest CCL by capacity: 0.5 C of 300 Ah is 150 A",
+        "Highest CCL by capacity, 0.5 C of 300 Ah is 150 A",
         "C",
         0,
         5,
         caps="charge_rate",
     ),
-    Option("limits", "discharge_rate", 1.0, "highest DCL by capacity", "C", 0, 5, caps="discharge_rate"),
-    Option("limits", "charge_margin_mv", 30.0, "CVL above Vbalance, a cell (manual: 25 to 40)", "mV", 0, 100),
-    Option("link", "devices", "auto", "auto, a device path or a cable's serial number"),
-    Option("link", "hold_s", 10.0, "silence after which the link counts as lost: CCL 0", "s", 3, 30),
-    Option("link", "ride_through_s", 60.0, "silence after which DCL is 0 (at least hold_s)", "s", 3, 120),
-    Option("log", "level", "info", "what is logged", choices=("debug", "info", "warning", "error")),
+    Option("limits", "discharge_rate", 1.0, "Highest DCL by capacity", "C", 0, 5, caps="discharge_rate"),
+    Option(
+        "limits",
+        "charge_margin_mv",
+        30.0,
+        "CVL above Vbalance, for each cell; the manual asks for 25 to 40 mV",
+        "mV",
+        0,
+        100,
+    ),
+    Option("link", "devices", "auto", "The cable: auto, a device path or a serial number"),
+    Option("link", "hold_s", 10.0, "Silence after which the link counts as lost and CCL is 0", "s", 3, 30),
+    Option("link", "ride_through_s", 60.0, "Silence after which DCL is 0 too, at least hold_s", "s", 3, 120),
+    Option("log", "level", "info", "What is logged", choices=("debug", "info", "warning", "error")),
 )
 
 _BY_NAME = {option.name: option for option in OPTIONS}
@@ -167,6 +189,23 @@ def load(path: Path | None, overrides: list[str]) -> Configuration:
         except ValueError as error:
             raise ValueError(f"--set {override}: {error}") from None
     return reader.result()
+
+
+def example() -> str:
+    """The configuration file that ships: every option, commented out, at its default."""
+    lines = [
+        "# dbus-smartbms. Every line is optional: without any, the driver takes what the BMS says.",
+        "# On a GX device this file is /data/conf/dbus-smartbms.ini; restart the driver to apply it.",
+    ]
+    section = ""
+    for option in OPTIONS:
+        if option.section != section:
+            section = option.section
+            lines += ["", f"[{section}]"]
+        default = "" if option.default is None else f"{option.default:g}" if option.unit else option.default
+        lines.append(f"# {option.meaning} ({option.allowed}).")
+        lines.append(f"#{option.key} = {default}".rstrip())
+    return "\n".join(lines) + "\n"
 
 
 def _parse(option: Option, text: str) -> str | float | None:

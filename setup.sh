@@ -1,0 +1,120 @@
+#!/bin/sh
+# Sets everything up and runs it: `./setup.sh demo`, `./setup.sh test`.
+# Plain sh. Puts everything it makes into .venv beside this file.
+set -eu
+
+cd "$(dirname "$0")"
+venv=.venv
+oldest="3.11"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "setup.sh: $*"; exit 1; }
+
+usage() {
+    cat <<'TEXT'
+usage: ./setup.sh demo [OPTIONS]   a simulated pack, the driver and a D-Bus of its own, live in this terminal
+       ./setup.sh test [OPTIONS]   linters, type checks and all tests (OPTIONS go to pytest)
+       ./setup.sh run [OPTIONS]    the driver itself, as dbus-smartbms run
+       ./setup.sh bench [OPTIONS]  latency, CPU, memory
+
+examples:
+  ./setup.sh demo
+  ./setup.sh demo --cells 32 --seconds 60
+  ./setup.sh test
+  ./setup.sh test -k limits
+TEXT
+}
+
+# What is missing is installed when that is possible, else one line says what to type.
+apt_install() {
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing: $*"
+        log=$(mktemp)
+        if { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"; } \
+            >"$log" 2>&1
+        then rm -f "$log"; return 0; fi
+        tail -n 3 "$log" >&2
+        rm -f "$log"
+    fi
+    return 1
+}
+
+need() { # need COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || apt_install "$2" ||
+        die "$1 is missing; install it with: sudo apt-get install $2"
+}
+
+new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+find_python() {
+    for python in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
+        if command -v "$python" >/dev/null 2>&1 && new_enough "$python"; then
+            return 0
+        fi
+    done
+    return 1
+}
+
+# A virtual environment with the driver (and, for "test", what the tests need) in it. Done again only
+# when pyproject.toml or the interpreter changed.
+make_venv() {
+    extra=$1
+    find_python || { apt_install python3 python3-venv && find_python; } ||
+        die "Python $oldest or later is needed; install it with: sudo apt-get install python3 python3-venv"
+    if [ ! -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then
+        rm -rf "$venv"
+        if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+            rm -rf "$venv"
+            version=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+            { apt_install "$version" || apt_install python3-venv; } && "$python" -m venv "$venv" >/dev/null 2>&1 || {
+                rm -rf "$venv"
+                die "the venv module is missing; install it with: sudo apt-get install python3-venv"
+            }
+        fi
+    fi
+    stamp="$venv/installed$extra"
+    if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+        say "installing the Python packages ..."
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extra" ||
+            die "pip could not install the Python packages (no network?); try again with: ./setup.sh $command"
+        touch "$stamp"
+    fi
+}
+
+[ $# -gt 0 ] || { usage >&2; exit 2; }
+command=$1
+shift
+
+case $command in
+demo)
+    need dbus-daemon dbus
+    make_venv ""
+    exec "$venv/bin/dbus-smartbms" demo "$@"
+    ;;
+run)
+    make_venv ""
+    exec "$venv/bin/dbus-smartbms" run "$@"
+    ;;
+bench)
+    need dbus-daemon dbus
+    make_venv "[test]"
+    exec "$venv/bin/python" bench/bench.py "$@"
+    ;;
+test)
+    need dbus-daemon dbus
+    make_venv "[test]"
+    export PYTHONASYNCIODEBUG=1
+    "$venv/bin/ruff" check .
+    "$venv/bin/ruff" format --check .
+    "$venv/bin/mypy"
+    exec "$venv/bin/python" -m pytest "$@"
+    ;;
+-h | --help | help)
+    usage
+    ;;
+*)
+    say "setup.sh: unknown command '$command'"
+    usage >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,275 @@
+"""The driver as a process: a real serial line, a real bus, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rig
+from dbus_smartbms.bus import BusError, Connection
+from dbus_smartbms.driver import SERVICE
+
+
+class Setup:
+    """A driver on a line and a bus, fed with frames for as long as ``frame`` is not None."""
+
+    def __init__(self, folder: Path, address: str, *options: str) -> None:
+        self.line = rig.Line(folder / "tty")
+        self.process = rig.Process(folder, "run", "--device", str(folder / "tty"), *options, address=address)
+        self.client = Connection()
+        self.frame: dict[str, Any] | None = {}
+        self.sent = 0
+
+    async def feed(self) -> None:
+        """Frames at wire speed, ten times as often as the BMS: nothing here depends on the interval."""
+        while True:
+            if self.frame is None or self.line._master < 0:
+                await asyncio.sleep(0.01)
+            else:
+                await self.line.send(rig.frame(self.sent, **self.frame), gap_s=0.03)
+                self.sent += 1
+
+    async def values(self) -> dict[str, Any]:
+        """Paths and values on the bus; empty while the service is not there."""
+        try:
+            return {path: item["Value"] for path, item in (await self.client.get_items(SERVICE)).items()}
+        except BusError:
+            return {}
+
+    async def reach(self, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Wait until what is on the bus is as wanted."""
+
+        async def look() -> dict[str, Any]:
+            values = await self.values()
+            return values if values and wanted(values) else {}
+
+        values: dict[str, Any] = await rig.until(look)
+        return values
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[rig.Daemon]:
+    with rig.daemon(tmp_path) as daemon:
+        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", daemon.address)
+        yield daemon
+
+
+@contextlib.asynccontextmanager
+async def driving(folder: Path, bus: rig.Daemon, *options: str) -> AsyncIterator[Setup]:
+    setup = Setup(folder, bus.address, *options)
+    feeding = asyncio.create_task(setup.feed())
+    await setup.client.connect()
+    try:
+        yield setup
+    finally:
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+        setup.client.disconnect()
+        await setup.client.closed()
+        setup.process.kill()
+        setup.line.unplug()
+
+
+def permitted(values: dict[str, Any]) -> bool:
+    return bool(values["/Info/MaxChargeCurrent"] == 151.5 and values["/Info/MaxDischargeCurrent"] == 303.0)
+
+
+async def test_a_pack_is_on_the_bus_cell_by_cell(tmp_path: Path, bus: rig.Daemon) -> None:
+    async with driving(tmp_path, bus) as setup:
+        values = await setup.reach(lambda v: permitted(v) and v["/Voltages/Sum"])
+        assert values["/Dc/0/Voltage"] == 53.12
+        assert values["/Dc/0/Current"] == -12.5
+        assert values["/Info/MaxChargeVoltage"] == 54.88
+        assert values["/Voltages/Cell3"] == 3.33
+        assert values["/Battery/1/Cell/7/Voltage"] == 3.31
+        assert values["/System/NrOfCellsPerBattery"] == 16
+        assert values["/Serial"] == "tty"
+
+
+async def test_silence_stops_charging_then_discharging_and_all_heals(tmp_path: Path, bus: rig.Daemon) -> None:
+    async with driving(tmp_path, bus, "--set", "link.hold_s=3", "--set", "link.ride_through_s=5") as setup:
+        await setup.reach(permitted)
+        setup.frame = None
+        lost = await setup.reach(lambda v: v["/Info/MaxChargeCurrent"] == 0)
+        assert lost["/Info/MaxDischargeCurrent"] == 303.0
+        assert lost["/Info/MaxChargeVoltage"] == 53.12
+        assert lost["/Alarms/BmsCable"] == 1
+        assert lost["/Dc/0/Voltage"] is None
+        assert lost["/Voltages/Cell3"] is None
+        assert lost["/System/NrOfModulesOffline"] == 1
+        spent = await setup.reach(lambda v: v["/Info/MaxDischargeCurrent"] == 0)
+        assert spent["/Alarms/BmsCable"] == 2
+        assert spent["/Info/BatteryLowVoltage"] == 46.4
+        setup.frame = {}
+        healed = await setup.reach(lambda v: v["/Info/MaxChargeCurrent"] and v["/Info/MaxDischargeCurrent"])
+        assert healed["/Info/MaxChargeCurrent"] <= 151.5 / 4 + 1
+        assert healed["/Alarms/BmsCable"] == 0
+        assert healed["/Dc/0/Voltage"] == 53.12
+
+
+async def test_a_pulled_cable_is_read_again_when_it_is_back(tmp_path: Path, bus: rig.Daemon) -> None:
+    async with driving(tmp_path, bus) as setup:
+        await setup.reach(permitted)
+        setup.line.unplug()
+        await rig.until(lambda: "lost " in setup.process.text)
+        setup.line.plug()
+        await rig.until(lambda: setup.process.text.count("reading ") == 2)
+        setup.frame = {"voltage_mv": 53000}
+        values = await setup.reach(lambda v: v["/Dc/0/Voltage"] == 53.0)
+        assert permitted(values), "back within hold_s: no limit fell"
+
+
+async def test_stopping_the_process_for_seconds_does_no_harm(tmp_path: Path, bus: rig.Daemon) -> None:
+    """SIGSTOP for longer than hold_s: the frames that waited are read before the silence is judged."""
+    async with driving(tmp_path, bus, "--set", "link.hold_s=3") as setup:
+        await setup.reach(permitted)
+        setup.process.process.send_signal(signal.SIGSTOP)
+        begin = setup.sent
+        await rig.until(lambda: setup.sent - begin > 40)
+        setup.process.process.send_signal(signal.SIGCONT)
+        setup.frame = {"voltage_mv": 53000}
+        values = await setup.reach(lambda v: v["/Dc/0/Voltage"] == 53.0)
+        assert permitted(values)
+        assert "no frames" not in setup.process.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_signals_end_it_with_status_0_and_the_name_released(
+    tmp_path: Path, bus: rig.Daemon, number: signal.Signals
+) -> None:
+    async with driving(tmp_path, bus) as setup:
+        await setup.reach(permitted)
+        assert await asyncio.to_thread(setup.process.end, number) == 0
+        assert await setup.values() == {}
+        assert "Traceback" not in setup.process.text
+
+
+async def test_the_log_has_a_line_for_a_change_and_none_for_a_frame(tmp_path: Path, bus: rig.Daemon) -> None:
+    async with driving(tmp_path, bus) as setup:
+        await setup.reach(permitted)
+        lines = len(setup.process.text.splitlines())
+        begin = setup.sent
+        await rig.until(lambda: setup.sent - begin > 50)
+        assert len(setup.process.text.splitlines()) == lines
+        setup.frame = {"status": 0b10}
+        await rig.until(lambda: "the BMS does not allow charging" in setup.process.text)
+
+
+async def test_an_idle_limit_is_said_and_said_again_when_it_changes(tmp_path: Path, bus: rig.Daemon) -> None:
+    async with driving(tmp_path, bus) as setup, system(bus) as control:
+        values = await setup.reach(lambda v: v["/SmartBms/LimitsInUse"] == 0)
+        assert values["/SmartBms/LimitsInUseText"].startswith("DVCC is off")
+        control(1, "com.victronenergy.battery.other")
+        await setup.reach(lambda v: "follows another BMS" in (v["/SmartBms/LimitsInUseText"] or ""))
+        control(1, SERVICE)
+        await setup.reach(lambda v: v["/SmartBms/LimitsInUse"] == 1)
+        assert setup.process.text.count("DVCC is off") == 1
+
+
+@contextlib.asynccontextmanager
+async def system(bus: rig.Daemon) -> AsyncIterator[Callable[[int, str], None]]:
+    """A stand-in for systemcalc, which says whether DVCC is on and whose limits it follows."""
+    from dbus_smartbms.bus import Service  # noqa: PLC0415  a service of ours under its name
+    from dbus_smartbms.items import Item, Items  # noqa: PLC0415
+
+    items = Items()
+    items.items = {"/Control/Dvcc": Item("i"), "/ActiveBmsService": Item("s")}
+    service = Service("com.victronenergy.system", items, lambda: None)
+
+    def control(dvcc: int, bms: str | None) -> None:
+        items.items["/Control/Dvcc"].value = dvcc
+        items.items["/ActiveBmsService"].value = bms
+        service.announce(items.items)
+
+    control(0, None)
+    await service.connect()
+    await service.take_name()
+    try:
+        yield control
+    finally:
+        await service.leave()
+        await service.closed()
+
+
+def test_a_hung_loop_is_ended_by_the_alarm_with_its_stack() -> None:
+    """The real alarm clock of the kernel, wound up for half a second."""
+    code = (
+        "import time\nfrom dbus_smartbms import watchdog\nwatchdog.start(0.5)\nwhile True: time.sleep(60)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        timeout=rig.PATIENCE_S,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGALRM
+    assert b"<string>" in ended.stderr
+
+
+def test_a_patted_watchdog_does_not_bite() -> None:
+    code = (
+        "import time\nfrom dbus_smartbms import watchdog\nwatchdog.start(1.0)\n"
+        "for _ in range(4): time.sleep(0.4); watchdog.pat(1.0)\nwatchdog.stop(); time.sleep(1.2)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, timeout=rig.PATIENCE_S, check=True)
+
+
+async def test_a_broken_configuration_is_said_and_the_driver_runs(tmp_path: Path, bus: rig.Daemon) -> None:
+    file = tmp_path / "bms.ini"
+    file.write_text("[limits]\nmax_charge_curent = 500\n")
+    async with driving(tmp_path, bus, "--config", str(file)) as setup:
+        values = await setup.reach(lambda v: v["/Info/MaxChargeCurrent"] > 0)
+        assert values["/Info/MaxChargeCurrent"] == 30.3, "0.1 C"
+        assert values["/SmartBms/Configuration/Errors"] == 1
+        assert (
+            "line 2: unknown key 'max_charge_curent' in [limits]"
+            in values["/SmartBms/Configuration/FirstError"]
+        )
+        assert "did you mean [limits] max_charge_current?" in setup.process.text
+
+
+async def test_a_recording_replays_to_the_same_limits(tmp_path: Path) -> None:
+    line = rig.Line(tmp_path / "tty")
+    capture = tmp_path / "capture.jsonl"
+    recorder = rig.Process(tmp_path, "record", "--device", str(line.path), "--output", str(capture))
+    await rig.until(lambda: "reading" in recorder.text)
+    await line.send(*(rig.frame(turn) for turn in range(10)))
+    await rig.until(
+        lambda: sum(len(json.loads(one)["bytes"]) for one in capture.read_text().splitlines()) == 1160
+    )
+    assert recorder.end() == 0
+    line.unplug()
+    with capture.open("rb") as lines:
+        replay = await asyncio.create_subprocess_exec(
+            *rig.PROGRAM, "replay", stdin=lines, stdout=subprocess.PIPE
+        )
+        answers, _ = await replay.communicate()
+    last = json.loads(answers.splitlines()[-1])
+    assert (last["frames"], last["rejected"], last["ccl"], last["cvl"]) == (10, 0, 151.5, 54.88)
+
+
+def test_a_capture_on_a_full_disk_ends_with_a_sentence(tmp_path: Path) -> None:
+    line = rig.Line(tmp_path / "tty")
+    recorder = rig.Process(tmp_path, "record", "--device", str(line.path), "--output", "/dev/full")
+    end = time.monotonic() + rig.PATIENCE_S
+    while recorder.process.poll() is None and time.monotonic() < end:
+        line.write(bytes(58))
+        time.sleep(0.05)
+    line.unplug()
+    recorder.kill()
+    assert recorder.process.returncode == 1
+    assert "cannot write the capture: [Errno 28] No space left on device" in recorder.text
+    assert "Traceback" not in recorder.text

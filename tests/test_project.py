@@ -1,0 +1,138 @@
+"""What holds for the project as a whole: imports, documents, the command line."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rig
+from dbus_smartbms import __version__, cli, paths, settings
+
+PACKAGE = rig.ROOT / "dbus-smartbms" / "dbus_smartbms"
+
+# Standard modules that are on every GX device, from Venus OS's build recipes.
+ON_A_GX = {
+    "__future__", "argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "faulthandler",
+    "importlib", "json", "logging", "math", "operator", "os", "pathlib", "re", "select", "shutil", "signal",
+    "struct", "subprocess", "sys", "tempfile", "termios", "threading", "time", "typing", "weakref", "xml",
+}  # fmt: skip
+TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
+NOT_ON_A_GX = {"simulator", "plant", "demo"}
+"""Modules of ours that a GX never runs."""
+
+BELOW = {
+    "settings": set(), "watchdog": set(), "history": set(), "alarms": set(), "link": set(),
+    "mirror": {"settings"},
+    "limits": {"settings", "mirror"},
+    "bank": {"alarms", "history", "limits", "mirror", "settings"},
+    "paths": {"alarms", "bank", "limits"},
+    "items": {"paths"},
+    "bus": {"items", "paths"},
+    "driver": {"bank", "bus", "items", "link", "paths", "settings", "watchdog"},
+    "replay": {"bank", "items", "link", "paths", "settings"},
+    "plant": set(), "simulator": {"plant"},
+    "demo": {"bus", "driver"},
+    "cli": {"settings", "driver", "replay", "simulator", "demo", "paths"},
+}  # fmt: skip
+"""What each module may import of ours: dependencies point one way."""
+
+
+def imports(path: Path) -> tuple[set[str], set[str]]:
+    """The modules that a file imports: of others (their top names), and of ours."""
+    others, ours = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            others.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            ours |= {node.module} if node.module else {alias.name for alias in node.names}
+    return others, ours & set(BELOW)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_dependencies_point_one_way(path: Path) -> None:
+    assert imports(path)[1] <= BELOW.get(path.stem, set())
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+def test_nothing_is_imported_that_a_gx_does_not_have(path: Path) -> None:
+    if path.stem not in NOT_ON_A_GX:
+        assert imports(path)[0] <= ON_A_GX | TRAVELLING
+
+
+def test_one_module_sees_the_dbus_library() -> None:
+    naming = {path.stem for path in PACKAGE.glob("*.py") if "dbus_next" in path.read_text()}
+    assert naming == {"bus"}
+
+
+def test_nothing_pure_reads_a_clock() -> None:
+    for name in ("mirror", "limits", "bank", "alarms", "history", "items", "paths", "settings", "plant"):
+        assert not imports(PACKAGE / f"{name}.py")[0] & {"time", "asyncio", "datetime"}, name
+
+
+def test_the_documented_paths_are_the_rows() -> None:
+    assert paths.markdown() in (rig.ROOT / "docs" / "dbus-paths.md").read_text()
+
+
+def test_the_example_configuration_is_the_rows_and_reads_without_a_problem(tmp_path: Path) -> None:
+    text = (rig.ROOT / "docs" / "dbus-smartbms.ini").read_text()
+    assert text == settings.example()
+    file = tmp_path / "all.ini"
+    file.write_text(
+        "\n".join(line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in text.split("\n"))
+    )
+    configuration = settings.load(file, [])
+    assert configuration.problems == []
+    assert configuration.settings == settings.Settings()
+
+
+@pytest.mark.parametrize("command", [[], *([row.name] for row in cli.COMMANDS)], ids=" ".join)
+def test_every_help_has_an_example(command: list[str]) -> None:
+    ended = subprocess.run([*rig.PROGRAM, *command, "--help"], capture_output=True, text=True, check=True)
+    assert "example" in ended.stdout
+    assert f"dbus-smartbms {' '.join(command)}" in ended.stdout
+
+
+def test_the_version_is_said() -> None:
+    ended = subprocess.run([*rig.PROGRAM, "--version"], capture_output=True, text=True, check=True)
+    assert ended.stdout == f"dbus-smartbms {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["run", "--fast"], "unrecognized arguments: --fast"),
+        (
+            ["run", "--set", "limits.max_charge=80"],
+            "expected section.key=value, for example limits.max_charge_current",
+        ),
+        (["run", "--set", "limits.charge_rate=9"], "'9' is not a number from 0 to 5 C"),
+        (
+            ["run", "--device", "/dev/a", "--device", "/dev/b"],
+            "this version drives one pack, so give one device",
+        ),
+        (["record", "--seconds", "soon"], "'soon' is not a number of seconds over 0"),
+        (["demo", "--cells", "1"], "'1' is not a number of cells from 2 to 255"),
+        (["replay", "--set", "pack.generation=D"], "'D' is not one of A, B, C"),
+    ],
+)
+def test_wrong_options_exit_with_2_and_a_sentence(words: list[str], sentence: str) -> None:
+    ended = subprocess.run(
+        [*rig.PROGRAM, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_it_runs_from_the_folder_with_nothing_but_its_dependencies() -> None:
+    """As on a GX: isolated, and without site-packages the decoder and --version still work."""
+    command = [sys.executable, "-I", "-S", str(rig.ROOT / "dbus-smartbms"), "--version"]
+    assert __version__ in subprocess.run(command, capture_output=True, text=True, check=True).stdout
