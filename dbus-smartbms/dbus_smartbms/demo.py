@@ -150,7 +150,7 @@ class _Demo:
                     await child.wait()
 
 
-_SCENE = ("--soc", "94", "--speed", "20", "--sun", "3500", "--load", "900", "--spread-mv", "12")
+_SCENE = ("--soc=98", "--spread-soc=2", "--speed=10", "--interval=0.5", "--sun=3500", "--load=900")
 """A sunny noon: nearly full, one cell after the other begins to balance."""
 
 
@@ -163,12 +163,13 @@ def _tell_charger(simulator: asyncio.subprocess.Process, items: Items) -> None:
 
 
 class _Picture:
-    """Draws over itself in a terminal; prints one line a change elsewhere."""
+    """Draws over itself in a terminal; elsewhere two pictures, then a line a change."""
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
         self._terminal = sys.stdout.isatty()
         self._last = ""
+        self._printed = 0
 
     def show(self, items: Items) -> None:
         if self._terminal:
@@ -177,9 +178,10 @@ class _Picture:
             if len(lines) > height - 2:
                 lines = [*lines[: height - 3], "... (a larger window shows more)"]
             print("\x1b[H\x1b[J" + "\n".join([*lines, "Ctrl-C ends it."]), flush=True)
-        elif not self._last:
+        elif self._printed == 0 or (self._printed == 1 and items["/Voltages/Sum"]["Value"] is not None):
+            # at once, and once more when every cell has been seen
             print("\n".join((*_head(items), "", *_cells(items, self._cells, 80), "")), flush=True)
-            self._last = "the picture"
+            self._printed += 1
         else:
             line = _line(items)
             if line != self._last:

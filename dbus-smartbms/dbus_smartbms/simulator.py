@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import tty
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import NamedTuple, TypeVar
@@ -383,7 +383,8 @@ examples:
 async def run(args: argparse.Namespace) -> int:
     """Simulate until SIGINT, SIGTERM or SIGHUP: status 0, or 2 and a sentence if it cannot begin."""
     line = Line(args.link)
-    try:
+    with _signals() as stop, contextlib.ExitStack() as leaving:
+        leaving.callback(line.unplug)
         try:
             simulator = Simulator(Plant(_settings(args)), line, interval_s=args.interval, speed=args.speed)
             path = line.plug()
@@ -392,9 +393,7 @@ async def run(args: argparse.Namespace) -> int:
             print(f"simulate: {error}", file=sys.stderr)
             return 2
         print(path, *filter(None, answers), sep="\n", flush=True)
-        await _until_signal(simulator)
-    finally:
-        line.unplug()
+        await _run_until(stop, simulator)
     return 0
 
 
@@ -408,19 +407,29 @@ def _settings(args: argparse.Namespace) -> PlantSettings:
     )
 
 
-async def _until_signal(simulator: Simulator) -> None:
-    loop = asyncio.get_running_loop()
-    sending = loop.create_task(simulator.send_frames())
-    stop = asyncio.Event()
-    stopped = loop.create_task(stop.wait())
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in signals:
+@contextlib.contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    """An event that the signals to end set, instead of ending the process at once."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
+    try:
+        yield stop
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+async def _run_until(stop: asyncio.Event, simulator: Simulator) -> None:
+    loop = asyncio.get_running_loop()
     if sys.stdin is not None:
         # Started with "&" from a terminal, reading it would stop the process instead of failing.
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)
         reading = (sys.stdin.fileno(), lambda text: loop.call_soon_threadsafe(_take, simulator, text))
         threading.Thread(target=_read_lines, args=reading, daemon=True).start()
+    sending = loop.create_task(simulator.send_frames())
+    stopped = loop.create_task(stop.wait())
     try:
         await asyncio.wait((sending, stopped), return_when=asyncio.FIRST_COMPLETED)
         if sending.done():  # it never ends by itself: say why
@@ -429,8 +438,6 @@ async def _until_signal(simulator: Simulator) -> None:
         for task in (sending, stopped):
             task.cancel()
         await asyncio.wait((sending, stopped))
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def _take(simulator: Simulator, text: str) -> None:

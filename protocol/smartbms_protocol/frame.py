@@ -118,7 +118,9 @@ def encode(frame: Frame) -> bytes:
     """
     values = asdict(frame)
     key = values["key"]
-    values["key"] = 0 if key is None else _counts("key", key + KEY_OFFSET, 1, 1)
+    if key is not None and key < 0:
+        raise ValueError(f"key cannot be {key} on the wire; None is no pair")
+    values["key"] = 0 if key is None else key + KEY_OFFSET
     out = bytearray()
     for field in FIELDS[:-1]:
         value = values[field.name]
@@ -165,8 +167,8 @@ def _plausible(frame: Frame) -> bool:
 # field, never to doubt a BMS that reports trouble.
 CELL_TOLERANCE_MV = 200
 TEMPERATURE_TOLERANCE_RAW = 10
-VOLTAGE_TOLERANCE = 0.15
-CURRENT_TOLERANCE = 0.25
+VOLTAGE_TOLERANCE_PERCENT = 15
+CURRENT_TOLERANCE_PERCENT = 25
 CURRENT_TOLERANCE_MA = 25_000
 CURRENT_END_MA = 0xFFFF * 125
 
@@ -180,7 +182,7 @@ def _currents_agree(frame: Frame) -> bool:
     i1, i2, total = frame.current1_ma, frame.current2_ma, frame.current_ma
     if i1 is None or i2 is None or total is None or CURRENT_END_MA in (abs(i1), abs(i2), abs(total)):
         return True
-    tolerance = CURRENT_TOLERANCE_MA + CURRENT_TOLERANCE * max(abs(i1), abs(i2))
+    tolerance = CURRENT_TOLERANCE_MA + max(abs(i1), abs(i2)) * CURRENT_TOLERANCE_PERCENT // 100
     return abs(total - (i1 - i2)) <= tolerance
 
 
@@ -198,9 +200,9 @@ def _cells_agree(frame: Frame) -> bool:
         return False
     if not high or not frame.voltage_mv:
         return True
-    least = frame.cells * low * (1 - VOLTAGE_TOLERANCE)
-    most = frame.cells * high * (1 + VOLTAGE_TOLERANCE)
-    return least <= frame.voltage_mv <= most
+    least = frame.cells * low * (100 - VOLTAGE_TOLERANCE_PERCENT)
+    most = frame.cells * high * (100 + VOLTAGE_TOLERANCE_PERCENT)
+    return least <= 100 * frame.voltage_mv <= most
 
 
 def celsius_document(raw: int) -> float:

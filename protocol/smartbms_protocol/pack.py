@@ -100,7 +100,12 @@ class PackState:
         return reading.value
 
     def balancing(self, cell: int) -> bool | None:
-        """Whether a cell (from 1) is over Vbalance, so that its board bleeds; None: not known."""
+        """Whether a cell (from 1) is over Vbalance, so that its board bleeds; None: not known.
+
+        Raises ValueError for a cell that the pack does not have.
+        """
+        if not 1 <= cell <= len(self.cell_mv):
+            raise ValueError(f"there is no cell {cell}")
         reading, frame = self.cell_mv[cell - 1], self.frame
         if reading is None or reading.value is None or frame is None:
             return None
@@ -141,6 +146,7 @@ class PackState:
             if cell:
                 self.cell_mv[cell - 1] = Reading(millivolts, now)
                 self.touched.add(cell)
+        measured = frozenset(self.touched)
         for cell, raw in (
             (frame.cell, frame.cell_raw),
             (frame.hottest_cell, frame.hottest_raw),
@@ -148,14 +154,15 @@ class PackState:
         ):
             # A bleeding board heats its sensor.  The coldest reading is never that of a hot board
             # in a pack where another is cooler, but when all bleed it is: the same rule for all.
-            if cell and not self._may_balance(cell, frame):
+            if cell and not self._may_balance(cell, frame, measured):
                 self.cell_raw[cell - 1] = Reading(raw, now)
                 self.touched.add(cell)
 
-    def _may_balance(self, cell: int, frame: Frame) -> bool:
-        """Over Vbalance as far as is known; a cell not seen yet may be the highest."""
-        known = self.balancing(cell)
-        return 0 < frame.vbalance_mv < frame.highest_mv if known is None else known
+    def _may_balance(self, cell: int, frame: Frame, measured: frozenset[int]) -> bool:
+        """Over Vbalance as far as this frame tells: what an earlier one said of the cell is past."""
+        if cell in measured:
+            return bool(self.balancing(cell))
+        return 0 < frame.vbalance_mv < frame.highest_mv
 
     def _take_pair(self, frame: Frame, now: float) -> None:
         pair = _BY_KEY.get(frame.key) if frame.key is not None else None

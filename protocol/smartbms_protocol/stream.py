@@ -39,10 +39,11 @@ class FrameStream:
         self.damage: Counter[Damage] = Counter()
         self._buffer = bytearray()
         self._free = 0  # bytes before this index belong to a frame already found
-        self._border = 0  # the line was silent before the byte at this index
+        self._border = -1  # the line was silent before the byte at this index; -1: nowhere in the buffer
         self._in_damage = False
         self._rare: tuple[int, ...] | None = None
         self._settled = False  # the last two frames had the same settings
+        self._refused: tuple[int, ...] | None = None
 
     @property
     def rejected(self) -> int:
@@ -70,19 +71,32 @@ class FrameStream:
             if match is None:
                 break
             result = read(bytes(self._buffer[begin : begin + FRAME_SIZE]))
-            doubtful = begin < self._free or begin < self._border < begin + FRAME_SIZE
-            if isinstance(result, Frame) and not (doubtful and self._settled and result.rare != self._rare):
+            if isinstance(result, Damage):
+                self._skip(begin, begin + 1, result)
+            elif self._doubted(result, begin):
+                self._skip(begin, begin + 1, Damage.INCONSISTENT)
+            else:
                 found.append(result)
                 self._found(result, begin + FRAME_SIZE)
-            elif isinstance(result, Damage):
-                self._skip(begin, begin + 1, result)
-            else:
-                self._skip(begin, begin + 1, Damage.INCONSISTENT)
             position += 1
         del self._buffer[:position]
         self._free = max(0, self._free - position)
-        self._border = max(0, self._border - position)
+        self._border = max(-1, self._border - position)
         return found
+
+    def _doubted(self, frame: Frame, begin: int) -> bool:
+        """Whether a window that is hardly a frame by its place is none by its settings either.
+
+        A silence inside it may have been none: the second that brings the same settings is believed.
+        """
+        if not self._settled or frame.rare == self._rare:
+            return False
+        if begin < self._free:
+            return True
+        if begin < self._border < begin + FRAME_SIZE and frame.rare != self._refused:
+            self._refused = frame.rare
+            return True
+        return False
 
     def _found(self, frame: Frame, end: int) -> None:
         self.frames += 1
@@ -103,6 +117,6 @@ class FrameStream:
         if begin >= end:
             return
         self.skipped += end - begin
-        if not self._in_damage or begin == self._border > 0:
+        if not self._in_damage or begin == self._border:
             self._in_damage = True
             self.damage[kind] += 1
