@@ -31,8 +31,7 @@ class Alarm(NamedTuple):
 
 
 def _cold_for_charging_only(status: int, status2: int | None) -> bool:
-    cold = bool(status & layout.UNDER_TMIN) or status2 is not None
-    return cold and bool((status2 or 0) & layout.TOO_COLD_TO_CHARGE) and not _cold(status, status2)
+    return bool((status2 or 0) & layout.TOO_COLD_TO_CHARGE) and not _cold(status, status2)
 
 
 def _cold(status: int, status2: int | None) -> bool:
@@ -85,12 +84,13 @@ class Alarms:
     def silence(self, *, lost: bool, spent: bool) -> None:
         """The link is lost: the cable's alarm at once (it waited long enough), the rest stays."""
         if lost:
-            self._set("BmsCable", 2 if spent else 1)
+            self._set("BmsCable", max(2 if spent else 1, self.levels["BmsCable"]))
             self._runs["BmsCable"] = 0
 
-    def heard(self) -> None:
-        """The link is back: its alarm goes with the first frame."""
-        self.levels["BmsCable"] = 0
+    def heard(self, pack: PackState) -> None:
+        """The link is back: its alarm goes with the first frame, unless that one brings the light E."""
+        if pack.frame is not None and not pack.frame.has(layout.NO_COMMUNICATION):
+            self.levels["BmsCable"] = 0
 
     def _debounce(self, path: str, level: int, frames: int) -> None:
         if level == self.levels[path]:

@@ -41,7 +41,7 @@ class Bank:
         whole = self.pack.take(frame, now) is Taken.WHOLE
         if whole:
             if self.lost:
-                self.alarms.heard()
+                self.alarms.heard(self.pack)
             self.alarms.frame(self.pack, now)
             self.history.frame(self.pack, now)
         self._step(now)

@@ -49,6 +49,38 @@ class BusError(Exception):
     """The bus cannot be reached, or a call on it failed; the text says why."""
 
 
+class _Bus(_MessageBus):  # type: ignore[misc,valid-type]
+    """The library's connection, without what in it would stop the driver."""
+
+    async def _auth_readline(self) -> str:
+        """dbus-next 0.2.3 spins here, and the event loop with it, once the daemon has hung up."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            byte = await self._loop.sock_recv(self._sock, 1)
+            if not byte:
+                raise ConnectionResetError("the bus hung up in the handshake")
+            line += byte
+        return line[:-2].decode()
+
+
+class _Patient:
+    """A socket to send with: where it would block it has sent nothing.
+
+    Both libraries end the connection where a message meets a full socket, which a large GetItems
+    asked for by several clients at once is enough for.
+    """
+
+    def __init__(self, socket: Any) -> None:
+        self._socket = socket
+
+    def send(self, data: bytes) -> int:
+        try:
+            count: int = self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        return count
+
+
 def _wrap(kind: str, value: Value) -> Any:
     """A value as D-Bus carries it; "no value" is an empty array of ints."""
     return _Variant("ai", []) if value is None else _Variant(kind, value)
@@ -70,6 +102,7 @@ class Connection:
 
     def __init__(self) -> None:
         self._bus: Any = None
+        self._end: asyncio.Task[None] | None = None
         self._unsent = 0
         self._handlers: list[Callable[[Any], Any]] = []
 
@@ -83,21 +116,24 @@ class Connection:
         address = os.environ.get("DBUS_SESSION_BUS_ADDRESS")
         try:
             # A fresh object each time: after the daemon's restart the old one is of no use.
-            bus = (
-                _MessageBus(bus_address=address) if address else _MessageBus(bus_type=_library.BusType.SYSTEM)
-            )
-            await asyncio.wait_for(bus.connect(), CONNECT_S)
+            bus = _Bus(bus_address=address) if address else _Bus(bus_type=_library.BusType.SYSTEM)
         except Exception as error:  # each library raises its own
             raise BusError(f"{type(error).__name__}: {error}") from error
+        try:
+            await asyncio.wait_for(bus.connect(), CONNECT_S)
+        except Exception as error:
+            _close(bus)
+            raise BusError(f"{type(error).__name__}: {error}") from error
+        bus._writer.sock = _Patient(bus._sock)
         for handler in self._handlers:
             bus.add_message_handler(handler)
         self._bus, self._unsent = bus, 0
+        self._end = asyncio.create_task(_ended(bus))
 
     async def closed(self) -> None:
         """Return when the connection is gone, whoever ended it."""
-        with contextlib.suppress(Exception):
-            await self._bus.wait_for_disconnect()
-        self._bus._sock.close()  # neither library closes it in every case
+        if self._end is not None:
+            await asyncio.shield(self._end)
 
     def disconnect(self) -> None:
         """End the connection.  Does nothing where there is none."""
@@ -121,8 +157,7 @@ class Connection:
 
     def _sent(self, future: asyncio.Future[None]) -> None:
         self._unsent -= 1
-        if not future.cancelled():
-            future.exception()
+        _forget(future)
 
     async def call(
         self, destination: str, path: str, interface: str, member: str, signature: str = "", *body: Any
@@ -168,12 +203,15 @@ class Connection:
         def handler(message: Any) -> None:
             if message.message_type is not _Kind.SIGNAL:
                 return
-            if message.member == "NameOwnerChanged" and message.body[0] == service:
-                changed("", {})
-            elif message.member == "ItemsChanged":
+            # Anybody can send anything to a connection's own name: look at the shape, too.
+            said = (message.interface, message.member, message.signature)
+            if said == (_DAEMON[0], "NameOwnerChanged", "sss"):
+                if message.sender == _DAEMON[0] and message.body[0] == service:
+                    changed("", {})
+            elif said == (BUS_ITEM, "ItemsChanged", "a{sa{sv}}"):
                 for path, entry in message.body[0].items():
                     changed(path, _unwrap(entry))
-            elif message.member == "PropertiesChanged" and message.interface == BUS_ITEM:
+            elif said == (BUS_ITEM, "PropertiesChanged", "a{sv}"):
                 changed(message.path, _unwrap(message.body[0]))
 
         self._bus.add_message_handler(handler)
@@ -182,6 +220,30 @@ class Connection:
             f"type='signal',sender='{_DAEMON[0]}',member='NameOwnerChanged',arg0='{service}'",
         ):
             await self.call(*_DAEMON, "AddMatch", "s", rule)
+
+
+def _forget(future: asyncio.Future[None]) -> None:
+    """What became of a message is of no interest: the end of the connection is told elsewhere."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _close(bus: Any) -> None:
+    """Give the socket back, which neither library does in every case."""
+    if bus._sock is not None and bus._sock.fileno() >= 0:
+        bus._loop.remove_reader(bus._sock)
+        with contextlib.suppress(OSError):
+            bus._stream.close()
+        bus._sock.close()
+
+
+async def _ended(bus: Any) -> None:
+    """Wait for the end of a connection and clean up behind it."""
+    try:
+        with contextlib.suppress(Exception):
+            await bus.wait_for_disconnect()
+    finally:
+        _close(bus)
 
 
 class Service(Connection):
@@ -217,7 +279,7 @@ class Service(Connection):
             self.send(_Message.new_signal("/", BUS_ITEM, "ItemsChanged", "a{sa{sv}}", body))
 
     def _answer(self, message: Any) -> Any:
-        """The library's message handler: the reply, or True when none is wanted; None: not ours."""
+        """The library's message handler: True when the call was dealt with; None: not ours."""
         if message.message_type is not _Kind.METHOD_CALL:
             return None
         if message.interface == _PEER:
@@ -227,7 +289,9 @@ class Service(Connection):
             reply = _Message.new_method_return(message, signature, [body])
         except _CallError as error:
             reply = _Message.new_error(message, *error.args)
-        return True if message.flags & _NO_REPLY else reply
+        if not message.flags & _NO_REPLY:
+            self._bus.send(reply).add_done_callback(_forget)
+        return True
 
     def _call(self, path: str, interface: str | None, member: str, arguments: list[Any]) -> tuple[str, Any]:
         item = self._items.items.get(path)
@@ -248,7 +312,7 @@ class Service(Connection):
         if member == "GetText":
             return "s", item.text
         if member == "GetDescription":
-            return "s", "No description given"
+            return "s", ""
         if member == "SetValue":
             if len(arguments) != 1:
                 raise _CallError(INVALID_ARGS, "SetValue takes one value")
@@ -295,6 +359,8 @@ def _introspection(path: str, leaf: bool, below: Iterable[str]) -> str:
             value + '<method name="GetText"><arg direction="out" type="s"/></method>'
             '<method name="SetValue"><arg direction="in" type="v" name="newvalue"/>'
             '<arg direction="out" type="i"/></method>'
+            '<method name="GetDescription"><arg direction="in" type="s" name="language"/>'
+            '<arg direction="in" type="i" name="length"/><arg direction="out" type="s"/></method>'
         )
     else:
         methods = value + '<method name="GetText"><arg direction="out" type="v"/></method>'

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import time
+from typing import Any
 
 from . import __version__, watchdog
 from .bank import Bank
@@ -46,6 +47,7 @@ class Driver:
         self._ready = asyncio.Event()
         self._use = _Use()
         self._ended = asyncio.Event()
+        self._broken: BaseException | None = None
         self._clock = time.monotonic
         self._announce()
         self._accept_writes()
@@ -55,6 +57,7 @@ class Driver:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ended.set)
+        loop.set_exception_handler(self._failed)
         watchdog.start()
         log.info("dbus-smartbms %s", __version__)
         for problem in self.identity.problems:
@@ -71,6 +74,8 @@ class Driver:
             for task in done - {ending}:
                 task.result()
                 raise RuntimeError(f"the {task.get_name()} task ended")
+            if self._broken is not None:
+                raise self._broken
         finally:
             for task in (ending, *tasks):
                 task.cancel()
@@ -79,6 +84,13 @@ class Driver:
                 await asyncio.wait_for(self.service.leave(), 1.0)
             watchdog.stop()
         log.info("ended")
+
+    def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error in a callback ends the process: going on would freeze what is on the bus."""
+        if "handle" in context:
+            self._broken = context.get("exception")
+            self._ended.set()
+        loop.default_exception_handler(context)
 
     # The way of a byte
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smartbms_protocol import PackState
+from smartbms_protocol import PackState, layout
 
 
 @dataclass
@@ -33,12 +33,13 @@ class History:
         frame = pack.frame
         if frame is None:
             return
-        self.lowest_pack_mv = _least(self.lowest_pack_mv, frame.voltage_mv)
-        self.highest_pack_mv = _most(self.highest_pack_mv, frame.voltage_mv)
-        self.lowest_cell_mv = _least(self.lowest_cell_mv, frame.lowest_mv)
-        self.highest_cell_mv = _most(self.highest_cell_mv, frame.highest_mv)
-        self.coldest_raw = _least(self.coldest_raw, frame.coldest_raw)
-        self.hottest_raw = _most(self.hottest_raw, frame.hottest_raw)
+        if not frame.has(layout.NO_COMMUNICATION):  # with it, cells read 0 V and 0 counts
+            self.lowest_pack_mv = _least(self.lowest_pack_mv, frame.voltage_mv)
+            self.highest_pack_mv = _most(self.highest_pack_mv, frame.voltage_mv)
+            self.lowest_cell_mv = _least(self.lowest_cell_mv, frame.lowest_mv)
+            self.highest_cell_mv = _most(self.highest_cell_mv, frame.highest_mv)
+            self.coldest_raw = _least(self.coldest_raw, frame.coldest_raw)
+            self.hottest_raw = _most(self.hottest_raw, frame.hottest_raw)
         self.deepest_wh = _most(self.deepest_wh, max(0, frame.capacity_wh - frame.stored_wh))
         if frame.soc_percent == 100:
             self.full_at = now

@@ -42,6 +42,8 @@ EMPTY_MARGIN_MV = 100
 FLOAT_LFP_MV = 3370
 FLOAT_BELOW_BALANCE_MV = 100
 
+LOWEST_CELL_MV = 1500
+"""The BMS measures cells from here on (manuals B and C, "cell voltage range")."""
 ADVISED_VNOM_MV = {"LFP": 3300, "LTO": 2400, "NMC": 3700, "NCA": 3600}
 """Nominal cell voltages the manual of generation C advises: used until the pack's own is known."""
 
@@ -61,7 +63,8 @@ class Direction:
     """Frames in a row that permitted, up to ``PERMITS``."""
     ceiling_ma: int | None = None
     """What the ramp lets through; None at the start, when there is nothing to ramp from."""
-    fell_at: float = 0.0
+    fell_at: float = float("-inf")
+    """When the limit last fell: a rise waits for ``HOLD_S`` from then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +108,8 @@ class _Now(NamedTuple):
     frame: Frame
     balance_mv: int
     vlow_mv: int | None
-    vnom_mv: int
     floor_mv: int
-    """CVL is never under this: cells x Vnom, Vlow where Vnom is not known, else Vmin."""
+    """CVL is never under this."""
     capacity_mah: int
 
     def rate_ma(self, rate: float) -> int:
@@ -134,13 +136,29 @@ def capacity_mah(settings: Settings, pack: PackState) -> int:
 
 
 def _nominal_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
-    vnom = pack.pair("vnom_mv")
+    vnom = _vnom_mv(pack, frame)
     return vnom or ADVISED_VNOM_MV[chemistry(settings, frame, vnom)]
+
+
+def _vnom_mv(pack: PackState, frame: Frame) -> int | None:
+    """Vnom, unless no cell can have it: too low a number would make the Ah, and the limits, too high."""
+    vnom = pack.pair("vnom_mv")
+    return vnom if vnom and vnom >= max(frame.vmin_mv, LOWEST_CELL_MV) else None
+
+
+def _floor_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
+    """CVL is never under cells x Vnom, Vlow where Vnom is not known, else Vmin.
+
+    One that is not under Vbalance contradicts it, and would take every way down from CVL.
+    """
+    known = (_vnom_mv(pack, frame), pack.pair("vlow_mv"))
+    below = (mv for mv in known if mv and mv < balance_mv(settings, frame))
+    return frame.cells * next(below, frame.vmin_mv)
 
 
 def float_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
     """The float voltage of the pack: LFP 3.37 V a cell, others Vbalance - 100 mV."""
-    if chemistry(settings, frame, pack.pair("vnom_mv")) == "LFP":
+    if chemistry(settings, frame, _vnom_mv(pack, frame)) == "LFP":
         return frame.cells * FLOAT_LFP_MV
     return frame.cells * (balance_mv(settings, frame) - FLOAT_BELOW_BALANCE_MV)
 
@@ -214,14 +232,12 @@ def step(
     # A ramp stands still in silence: only the time between neighbouring frames counts.
     longest = 1.5 * pack.interval_s
     dt_s = min(max(now - memory.at, 0.0), longest) if fresh and memory.at is not None else 0.0
-    vlow, vnom = pack.pair("vlow_mv"), pack.pair("vnom_mv")
     view = _Now(
         settings=settings,
         frame=frame,
         balance_mv=balance_mv(settings, frame),
-        vlow_mv=vlow,
-        vnom_mv=_nominal_mv(settings, pack, frame),
-        floor_mv=frame.cells * (vnom or vlow or frame.vmin_mv),
+        vlow_mv=pack.pair("vlow_mv"),
+        floor_mv=_floor_mv(settings, pack, frame),
         capacity_mah=capacity_mah(settings, pack),
     )
     lost, spent = _silence(view, pack.age(now))
@@ -316,27 +332,29 @@ def _voltage(
     frame, cells = view.frame, view.frame.cells
     target = min(view.balance_mv + round(view.settings.charge_margin_mv), frame.vmax_mv)
     base = Cap(cells * target, f"{cells} cells x {target / 1000:.2f} V")
-    present = max(frame.voltage_mv, view.floor_mv)
-    cvl = float(base.amount) if memory.cvl_mv is None else min(memory.cvl_mv, base.amount)
+    floor_mv = min(view.floor_mv, base.amount)
+    present = max(frame.voltage_mv, floor_mv)
+    # A frame can bring other settings: what is remembered has to fit between them.
+    cvl = float(base.amount) if memory.cvl_mv is None else max(min(memory.cvl_mv, base.amount), floor_mv)
     reason = base.reason
     over = frame.highest_mv - target
     flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
     current = frame.current_ma or 0
     if lost:
-        cvl = min(cvl, max(min(float_voltage_mv, frame.voltage_mv), view.floor_mv))
+        cvl = min(cvl, max(min(float_voltage_mv, frame.voltage_mv), floor_mv))
         reason = "no frames from the BMS: held at the last voltage or float"
     elif ccl.amount == 0:
         reason = "no charging: held at the pack's voltage"
         if not memory.ccl_was_zero or memory.cvl_mv is None:
             cvl = min(cvl, present)
         elif current > flow_ma:
-            cvl = max(min(cvl, present) - cells * CVL_FALL_MV_S * dt_s, view.floor_mv)
+            cvl = max(min(cvl, present) - cells * CVL_FALL_MV_S * dt_s, floor_mv)
         elif current < -flow_ma:
             cvl = min(cvl + cells * CVL_RISE_MV_S / 2 * dt_s, base.amount)
     elif over > 0:
         # Tied to the present voltage, so there is nothing to wind up; a quarter of the cells
         # is between "only this cell moves" and "all do".
-        cvl = min(cvl, max(frame.voltage_mv - over * max(1, cells // 4), view.floor_mv))
+        cvl = min(cvl, max(frame.voltage_mv - over * max(1, cells // 4), floor_mv))
     elif over <= -CVL_HYSTERESIS_MV and cvl < base.amount:
         cvl = min(cvl + cells * CVL_RISE_MV_S * dt_s, base.amount)
     if not lost and ccl.amount and cvl < base.amount:

@@ -131,6 +131,18 @@ CONDITIONS = {
         _cold_text,
         critical=True,
     ),
+    "all T > Tmin charge": Condition(
+        lambda s: s.settings.tmin_charge is None or s.coldest_c > s.settings.tmin_charge,
+        lambda _: "all cells are warm enough to charge",
+    ),
+    "all T > Tmin discharge": Condition(
+        lambda s: s.settings.tmin_discharge is None or s.coldest_c > s.settings.tmin_discharge,
+        lambda _: "all cells are warm enough to discharge",
+    ),
+    "all T < Tmax": Condition(
+        lambda s: s.settings.tmax is None or s.hottest_doubtful or s.hottest_c < s.settings.tmax,
+        lambda _: "all cells are under Tmax",
+    ),
     "T > Tmax": Condition(
         _too_hot, lambda s: f"hottest cell at {s.hottest_c:.0f} degC: too hot (Th)", critical=True
     ),
@@ -143,7 +155,11 @@ CONDITIONS = {
 
 
 class Row(NamedTuple):
-    """A relay's row of the manuals' table.  "on" needs all its conditions and none of "off"."""
+    """A relay's row of the manuals' table.  "on" needs all its conditions and none of "off".
+
+    At exactly Tmin or Tmax neither holds, and the relay stays as it is.  Of several that forbid, the
+    first in "off" is named: without communication the cells' readings mean nothing.
+    """
 
     relay: str
     generations: str
@@ -152,17 +168,19 @@ class Row(NamedTuple):
     off: tuple[str, ...]
 
 
-_CHARGE_OFF = ("any V >= Vmax", "T < Tmin charge", "T > Tmax", "no communication")
-_LOAD_OFF = ("any V <= Vmin", "T < Tmin discharge", "T > Tmax", "no communication")
+_CHARGE_OFF = ("no communication", "any V >= Vmax", "T < Tmin charge", "T > Tmax")
+_LOAD_OFF = ("no communication", "any V <= Vmin", "T < Tmin discharge", "T > Tmax")
+_CHARGE_T = ("all T > Tmin charge", "all T < Tmax")
+_LOAD_T = ("all T > Tmin discharge", "all T < Tmax")
 
 ROWS = (
-    Row("charge", "AB", "normal", ("all V < Vbalance", "SoC < charge restart"),
+    Row("charge", "AB", "normal", ("all V < Vbalance", "SoC < charge restart", *_CHARGE_T),
         (*_CHARGE_OFF, "all V >= Vbalance")),
-    Row("charge", "C", "normal", ("all V < Vbalance", "SoC < charge restart"),
+    Row("charge", "C", "normal", ("all V < Vbalance", "SoC < charge restart", *_CHARGE_T),
         (*_CHARGE_OFF, "all V >= Vbalance and power <= 5 %")),
-    Row("charge", "ABC", "critical", ("all V < Vmax",), _CHARGE_OFF),
-    Row("load", "ABC", "normal", ("all V > Vmin", "SoC >= discharge restart"), _LOAD_OFF),
-    Row("load", "ABC", "critical", ("all V > Vmin",), _LOAD_OFF),
+    Row("charge", "ABC", "critical", ("all V < Vmax", *_CHARGE_T), _CHARGE_OFF),
+    Row("load", "ABC", "normal", ("all V > Vmin", "SoC >= discharge restart", *_LOAD_T), _LOAD_OFF),
+    Row("load", "ABC", "critical", ("all V > Vmin", *_LOAD_T), _LOAD_OFF),
 )  # fmt: skip
 
 

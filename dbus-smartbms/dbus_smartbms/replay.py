@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TextIO
+
+from smartbms_protocol import FRAME_SIZE
 
 from .bank import Bank
 from .items import Items
@@ -19,9 +22,12 @@ from .link import IDLE_S, Link
 from .paths import Identity, View
 from .settings import Configuration
 
-FRAME_DIGITS = 116
 LONGEST_SILENCE_S = 200
 """Seconds of a gap between two lines that are walked through; nothing changes after that."""
+_HEX = re.compile("(?:[0-9a-fA-F]{2})*")
+"""Stricter than ``bytes.fromhex``, which skips white space."""
+LATEST_S = 1e12
+"""Beyond this, seconds would no longer be told apart to a millisecond."""
 
 
 class Replay:
@@ -40,7 +46,7 @@ class Replay:
         except ValueError as error:
             return {"error": str(error)}
         before = t if self._t is None else self._t
-        for second in range(1, min(math.ceil(t - before), LONGEST_SILENCE_S)):
+        for second in range(1, math.ceil(min(t - before, LONGEST_SILENCE_S))):
             self._bank.tick(before + second)
         self._t = t
         for frame in self._bank.feed(data, idle=t - before > IDLE_S):
@@ -50,13 +56,13 @@ class Replay:
 
     def _parse(self, line: str) -> tuple[float, bytes]:
         try:
-            entry = json.loads(line)
+            entry = json.loads(line, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"not JSON: {error}") from None
         if not isinstance(entry, dict):
             raise ValueError('expected an object, for example {"t": 1.0, "frame": null}')
         t = entry.get("t")
-        if isinstance(t, bool) or not isinstance(t, (int, float)) or not math.isfinite(t):
+        if isinstance(t, bool) or not isinstance(t, (int, float)) or not -LATEST_S <= t <= LATEST_S:
             raise ValueError('"t" has to be a number of seconds')
         if self._t is not None and t < self._t:
             raise ValueError(f'"t" goes back from {self._t:g} to {t:g}')
@@ -68,9 +74,10 @@ class Replay:
             frame = entry["frame"]
             if frame is None:
                 return float(t), b""
-            if not isinstance(frame, str) or len(frame) != FRAME_DIGITS:
-                raise ValueError(f'"frame" has to be {FRAME_DIGITS} hex digits or null')
-            return float(t), _from_hex("frame", frame)
+            data = _from_hex("frame", frame)
+            if len(data) != FRAME_SIZE:
+                raise ValueError(f'"frame" has to be {2 * FRAME_SIZE} hex digits or null')
+            return float(t), data
         return float(t), _from_hex("bytes", entry["bytes"])
 
     def _state(self, t: float) -> dict[str, Any]:
@@ -99,12 +106,13 @@ class Replay:
 
 
 def _from_hex(name: str, text: object) -> bytes:
-    try:
-        if isinstance(text, str) and text.isascii():
-            return bytes.fromhex(text)
-    except ValueError:
-        pass
-    raise ValueError(f'"{name}" has to be hex digits')
+    if not isinstance(text, str) or not _HEX.fullmatch(text):
+        raise ValueError(f'"{name}" has to be hex digits, two a byte')
+    return bytes.fromhex(text)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number")
 
 
 def replay(lines: Iterable[str], configuration: Configuration, *, items: bool = False) -> Iterator[str]:

@@ -224,8 +224,10 @@ def _parse(option: Option, text: str) -> str | float | None:
             number = float(text)
         except ValueError:
             number = math.nan
-        if option.low <= number <= option.high:
+        if option.low <= number <= option.high and "_" not in text:  # 1_0 is a number for Python alone
             return number
+        if "," in text:
+            raise ValueError(f"{text!r} is not {option.allowed}; decimals take a point, not a comma")
     raise ValueError(f"{text!r} is not {option.allowed}")
 
 
@@ -237,10 +239,11 @@ class _Reader:
         self.problems: list[str] = []
         self.careful: set[str] = set()
         self._lines: dict[str, int] = {}
+        self._where: dict[str, str] = {}
 
     def read_file(self, path: Path) -> None:
         try:
-            text = path.read_bytes().decode("utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # with the mark that Windows editors set
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
@@ -249,7 +252,7 @@ class _Reader:
             self.problems.append(f"{path}: cannot be read ({reason}); limits are at most {CAREFUL_RATE} C")
             return
         section = ""
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):
             content = _without_comment(line)
             if content.startswith("[") and content.endswith("]"):
                 section = content[1:-1].strip().lower()
@@ -275,18 +278,17 @@ class _Reader:
         self.values[option.name] = parsed
 
     def _duplicate(self, where: str, option: Option, parsed: str | float | None) -> str | float | None:
-        """The later value counts; of two caps the lower."""
-        before = self.values[option.name]
-        if option.caps and isinstance(parsed, float) and isinstance(before, float):
-            parsed = min(parsed, before)
+        """The later value counts; of two caps the lower, and a cap that is unset again stays."""
+        numbers = [value for value in (self.values[option.name], parsed) if isinstance(value, float)]
+        if option.caps and numbers:
+            parsed = min(numbers)
         first = self._lines[option.name]
-        self.problems.append(
-            f"{where}: [{option.section}] {option.key} is set again (first in line {first}); {parsed} is used"
-        )
+        again = f"[{option.section}] {option.key} is set again (first in line {first})"
+        self.problems.append(f"{where}: {again}; {_used(parsed)}")
         return parsed
 
     def _unknown(self, where: str, section: str, key: str, *, has_value: bool) -> None:
-        nearest = min(OPTIONS, key=lambda known: (_distance(key, known.key), not known.caps))
+        nearest = min(OPTIONS, key=lambda known: _unlikeness(key, known))
         if not has_value:
             what = f"expected 'key = value', found {key!r}"
         elif not section:
@@ -296,16 +298,15 @@ class _Reader:
         else:
             what = f"unknown key {key!r} in [{section}]"
         hint = f"did you mean [{nearest.section}] {nearest.key}?"
-        self._fall_back(f"{where}: {what}; {hint}", nearest, ignored=True)
+        self._fall_back(f"{where}: {what}, {hint} The line is ignored", nearest, ignored=True)
 
     def _fall_back(self, problem: str, option: Option, *, ignored: bool = False) -> None:
+        instead = "" if ignored else f"; {_used(self.values.get(option.name, option.default))}"
         if option.caps:
             self.careful.add(option.caps)
-            instead = f"so that no limit rises by mistake, {option.caps} is {CAREFUL_RATE}"
-        else:
-            used = self.values.get(option.name, option.default)
-            instead = "the line is ignored" if ignored else f"{'nothing' if used is None else used} is used"
-        self.problems.append(f"{problem}; {instead}")
+            limit = "CCL" if option.caps == "charge_rate" else "DCL"
+            instead = f"; {limit} is at most {CAREFUL_RATE} C, so that a mistake raises no limit"
+        self.problems.append(problem + instead)
 
     def result(self) -> Configuration:
         known: dict[str, Any] = {_BY_NAME[name].key: value for name, value in self.values.items()}
@@ -314,9 +315,24 @@ class _Reader:
         known["careful"] = frozenset(self.careful)
         hold, ride = known.get("hold_s", 10.0), known.get("ride_through_s", 60.0)
         if ride < hold:
-            self.problems.append(f"[link] ride_through_s {ride:g} is under hold_s {hold:g}; {hold:g} is used")
+            where = self._where.get("link.ride_through_s", self._where.get("link.hold_s", ""))
+            self.problems.append(f"{where}[link] ride_through_s {ride:g} is under hold_s; {_used(hold)}")
             known["ride_through_s"] = hold
         return Configuration(Settings(**known), self.problems)
+
+
+def _used(value: str | float | None) -> str:
+    if value is None:
+        return "it stays unset"
+    return f"{value:g} is used" if isinstance(value, float) else f"{value} is used"
+
+
+def _unlikeness(key: str, known: Option) -> tuple[bool, int, bool]:
+    """How little a known key is what was meant; of equals a current cap is meant.
+
+    ``max_charge`` is short for ``max_charge_current``, though fewer letters differ in ``tmin_charge``.
+    """
+    return key not in known.key and known.key not in key, _distance(key, known.key), not known.caps
 
 
 def _without_comment(line: str) -> str:
