@@ -55,10 +55,11 @@ find_python() {
     return 1
 }
 
-# A virtual environment with the driver (and, for "test", what the tests need) in it. Done again only
-# when pyproject.toml or the interpreter changed.
+# A virtual environment with what the driver needs, as pyproject.toml has it (and with "test", what the
+# tests need). Nothing is built: the driver runs from this folder. Done again only when
+# pyproject.toml changed or the interpreter went.
 make_venv() {
-    extra=$1
+    extra=${1:-}
     find_python || { apt_install python3 python3-venv && find_python; } ||
         die "Python $oldest or later is needed; install it with: sudo apt-get install python3 python3-venv"
     if [ ! -x "$venv/bin/python" ] || ! new_enough "$venv/bin/python"; then
@@ -72,10 +73,14 @@ make_venv() {
             }
         fi
     fi
-    stamp="$venv/installed$extra"
+    stamp="$venv/installed-$extra"
     if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
         say "installing the Python packages ..."
-        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".$extra" ||
+        # shellcheck disable=SC2016,SC2046  one word for each package
+        "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $("$venv/bin/python" -c '
+import sys, tomllib
+project = tomllib.load(open("pyproject.toml", "rb"))["project"]
+print(*project["dependencies"], *project["optional-dependencies"].get(sys.argv[1], []), sep="\n")' "$extra") ||
             die "pip could not install the Python packages (no network?); try again with: ./setup.sh $command"
         touch "$stamp"
     fi
@@ -88,21 +93,21 @@ shift
 case $command in
 demo)
     need dbus-daemon dbus
-    make_venv ""
-    exec "$venv/bin/dbus-smartbms" demo "$@"
+    make_venv
+    exec "$venv/bin/python" dbus-smartbms demo "$@"
     ;;
 run)
-    make_venv ""
-    exec "$venv/bin/dbus-smartbms" run "$@"
+    make_venv
+    exec "$venv/bin/python" dbus-smartbms run "$@"
     ;;
 bench)
     need dbus-daemon dbus
-    make_venv "[test]"
+    make_venv test
     exec "$venv/bin/python" bench/bench.py "$@"
     ;;
 test)
     need dbus-daemon dbus
-    make_venv "[test]"
+    make_venv test
     export PYTHONASYNCIODEBUG=1
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
