@@ -27,6 +27,8 @@ SERVICE = "com.victronenergy.battery.smartbms"
 SYSTEM = "com.victronenergy.system"
 DVCC, ACTIVE_BMS = "/Control/Dvcc", "/ActiveBmsService"
 TICK_S = 1.0
+CATCH_UP_S = 0.1
+"""For reading what waited while the process stood still: some 20 frames at the least."""
 RETRY_S = 1.0
 """Pause before the bus is tried again: it is back well within 5 s."""
 SETTLE_S = 5.0
@@ -131,11 +133,14 @@ class Driver:
     async def _tick(self) -> None:
         """What has to happen without frames, once a second.
 
-        A late tick comes after the bytes that waited meanwhile: the loop serves readers before timers.
+        A late tick means that the process stood still: the bytes that waited meanwhile come first.
         """
         while True:
             watchdog.pat()
+            before = self._clock()
             await asyncio.sleep(TICK_S)
+            if self._clock() - before > 2 * TICK_S:
+                await asyncio.sleep(CATCH_UP_S)
             now = self._clock()
             self.bank.tick(now)
             self._use.judge(self.identity, now)

@@ -127,11 +127,13 @@ class Link:
             f"serial number {cable.serial_number}" if cable.serial_number else "no serial number",
         )
         self._opened(cable)
+        reader = cast("_Reader", protocol)
         try:
-            reason = await cast("_Reader", protocol).ended
+            await reader.ended
         finally:
             if not transport.is_closing():  # a transport that closed itself cannot be closed again
                 transport.abort()
+            reason = await reader.ended  # the device is closed only then
         self._say("lost %s: %s", cable.device, str(reason or "closed"))
 
     def _say(self, text: str, *values: str) -> None:

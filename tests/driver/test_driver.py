@@ -73,6 +73,7 @@ async def driving(folder: Path, bus: rig.Daemon, *options: str) -> AsyncIterator
     try:
         yield setup
     finally:
+        print(setup.process.text)  # shown when the test fails
         feeding.cancel()
         await asyncio.gather(feeding, return_exceptions=True)
         setup.client.disconnect()
@@ -270,6 +271,7 @@ def test_a_capture_on_a_full_disk_ends_with_a_sentence(tmp_path: Path) -> None:
         time.sleep(0.05)
     line.unplug()
     recorder.kill()
+    print(recorder.text)
     assert recorder.process.returncode == 1
     assert "cannot write the capture: [Errno 28] No space left on device" in recorder.text
     assert "Traceback" not in recorder.text
