@@ -112,7 +112,14 @@ test)
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy"
-    exec "$venv/bin/python" -m pytest "$@"
+    [ $# -eq 0 ] || exec "$venv/bin/python" -m pytest "$@"
+    "$venv/bin/coverage" erase
+    "$venv/bin/coverage" run -m pytest
+    "$venv/bin/coverage" combine --quiet
+    "$venv/bin/coverage" report --fail-under=95
+    # Branches are complete where a mistake costs a battery: the decoder and the limits.
+    "$venv/bin/coverage" report --fail-under=100 \
+        --include='protocol/smartbms_protocol/*,dbus-smartbms/dbus_smartbms/limits.py'
     ;;
 -h | --help | help)
     usage

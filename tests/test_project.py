@@ -75,6 +75,13 @@ def test_nothing_pure_reads_a_clock() -> None:
         assert not imports(PACKAGE / f"{name}.py")[0] & {"time", "asyncio", "datetime"}, name
 
 
+def test_nothing_reads_the_wall_clock() -> None:
+    """Clock jumps change nothing: a GX boots in 1970 and learns the time later."""
+    for path in PACKAGE.glob("*.py"):
+        assert "time.time(" not in path.read_text(), path
+        assert "datetime" not in imports(path)[0], path
+
+
 def test_the_documented_paths_are_the_rows() -> None:
     assert paths.markdown() in (rig.ROOT / "docs" / "dbus-paths.md").read_text()
 
