@@ -62,7 +62,8 @@ class _Reader(asyncio.Protocol):
         self._received = received
         self._clock = asyncio.get_running_loop().time
         self._last = self._clock()
-        self.ended: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+        self.ended = asyncio.Event()
+        self.reason: Exception | None = None
 
     def data_received(self, data: bytes) -> None:
         now = self._clock()
@@ -70,8 +71,8 @@ class _Reader(asyncio.Protocol):
         self._received(data, idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.ended.done():
-            self.ended.set_result(exc)
+        self.reason = exc
+        self.ended.set()
 
 
 class Link:
@@ -129,12 +130,12 @@ class Link:
         self._opened(cable)
         reader = cast("_Reader", protocol)
         try:
-            await reader.ended
+            await reader.ended.wait()
         finally:
             if not transport.is_closing():  # a transport that closed itself cannot be closed again
                 transport.abort()
-            reason = await reader.ended  # the device is closed only then
-        self._say("lost %s: %s", cable.device, str(reason or "closed"))
+            await reader.ended.wait()  # the device is closed only then
+        self._say("lost %s: %s", cable.device, str(reader.reason or "closed"))
 
     def _say(self, text: str, *values: str) -> None:
         """Log a line when it says something new."""
