@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import importlib.util
+import math
 import os
 import pty
 import signal
@@ -16,10 +18,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dbus_fast import Message, MessageFlag, MessageType, Variant
+from dbus_fast.aio import MessageBus
+
+import dbus_smartbms.bus
 from smartbms_protocol import BIT_RATE, Frame, encode
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, str(ROOT / "dbus-smartbms")]
+BUS_ITEM = "com.victronenergy.BusItem"
 PATIENCE_S = 30.0
 """Bound of every wait: generous, because it is only met when something is broken."""
 
@@ -127,6 +134,15 @@ class Line:
                 await asyncio.sleep(8 * 10 / BIT_RATE)
             await asyncio.sleep(gap_s)
 
+    async def pour(self, *frames: Frame) -> None:
+        """Frames as fast as the reader takes them; nothing gets lost."""
+        data = memoryview(b"".join(map(encode, frames)))
+        while data:
+            try:
+                data = data[os.write(self._master, data) :]
+            except BlockingIOError:
+                await asyncio.sleep(0.001)
+
 
 class Process:
     """The driver (or another command) as a process; its log is in ``log``."""
@@ -154,6 +170,114 @@ class Process:
         self.process.wait()
 
 
+def bus_on(library: str) -> Any:
+    """``dbus_smartbms.bus`` on a D-Bus library (dbus_next or dbus_fast), beside the one in use."""
+    source = dbus_smartbms.bus.__file__
+    spec = importlib.util.spec_from_file_location(f"dbus_smartbms.bus_on_{library}", source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    before = os.environ.get("DBUS_SMARTBMS_LIBRARY", "dbus_next")
+    os.environ["DBUS_SMARTBMS_LIBRARY"] = library
+    spec.loader.exec_module(module)
+    os.environ["DBUS_SMARTBMS_LIBRARY"] = before
+    return module
+
+
+def plain(value: Any) -> Any:
+    """A value from the bus with its type to be seen: a variant as ``{signature: value}``."""
+    if isinstance(value, Variant):
+        return {value.signature: plain(value.value)}
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, bytes)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def variant(form: dict[str, Any]) -> Variant:
+    """The other way: ``{"d": 5.0}``, ``{"v": {"i": 1}}``, ``{"a{sv}": {"a": {"i": 1}}}``."""
+    ((signature, value),) = form.items()
+    if signature == "v":
+        value = variant(value)
+    elif signature == "a{sv}":
+        value = {key: variant(entry) for key, entry in value.items()}
+    return Variant(signature, value)
+
+
+class Client:
+    """A client of one service that is not ours: dbus-fast, message by message."""
+
+    def __init__(self, address: str, service: str) -> None:
+        self.service = service
+        self._address = address
+        self.signals: list[Message] = []
+        """Signals of the service, and NameOwnerChanged of its name, as they came."""
+
+    async def __aenter__(self) -> Client:
+        self.bus = await MessageBus(bus_address=self._address).connect()
+        self.bus.add_message_handler(self._heard)
+        for rule in (f"sender='{self.service}'", f"member='NameOwnerChanged',arg0='{self.service}'"):
+            await self.daemon("AddMatch", "s", f"type='signal',{rule}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.bus.disconnect()
+        with contextlib.suppress(Exception):
+            await self.bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+
+    def _heard(self, message: Message) -> None:
+        if message.message_type is MessageType.SIGNAL and message.member not in ("NameAcquired", "NameLost"):
+            self.signals.append(message)
+
+    async def daemon(self, member: str, signature: str = "", *body: Any) -> Any:
+        """Call the bus itself; the first value of its answer, None for an error."""
+        name = "org.freedesktop.DBus"
+        reply = await asyncio.wait_for(
+            self.bus.call(Message(name, "/", name, member, signature=signature, body=list(body))), PATIENCE_S
+        )
+        return reply.body[0] if reply.message_type is MessageType.METHOD_RETURN and reply.body else None
+
+    async def owner(self) -> str | None:
+        """The connection that has the service's name now."""
+        owner: str | None = await self.daemon("GetNameOwner", "s", self.service)
+        return owner
+
+    def message(
+        self, path: str, member: str, signature: str = "", *body: Any, interface: str | None = BUS_ITEM
+    ) -> Message:
+        return Message(self.service, path, interface, member, signature=signature, body=list(body))
+
+    async def send(self, message: Message) -> None:
+        """Send a call that wants no reply."""
+        message.flags = MessageFlag.NO_REPLY_EXPECTED
+        await self.bus.send(message)
+
+    async def call(self, path: str, member: str, signature: str = "", *body: Any, **more: Any) -> Message:
+        """Any call, answered within the bound; errors come back as messages too."""
+        message = self.message(path, member, signature, *body, **more)
+        return await asyncio.wait_for(self.bus.call(message), PATIENCE_S)
+
+    async def get(self, path: str) -> Any:
+        """The value on a path, None for "no value"."""
+        value = (await self.call(path, "GetValue")).body[0]
+        return None if value.signature == "ai" and not value.value else value.value
+
+    async def items(self) -> dict[str, dict[str, Any]]:
+        """All items, types to be seen."""
+        answer: dict[str, dict[str, Any]] = plain((await self.call("/", "GetItems")).body[0])
+        return answer
+
+    async def write(self, path: str, form: dict[str, Any]) -> int:
+        """SetValue of ``{signature: value}``; its code."""
+        reply = await self.call(path, "SetValue", "v", variant(form))
+        assert reply.signature == "i", reply.body
+        code: int = reply.body[0]
+        return code
+
+
 async def until(look: Callable[[], Any], bound_s: float = PATIENCE_S) -> Any:
     """Wait for a look to give something true, and return it; TimeoutError after the bound."""
     end = time.monotonic() + bound_s
@@ -165,6 +289,48 @@ async def until(look: Callable[[], Any], bound_s: float = PATIENCE_S) -> Any:
         if time.monotonic() > end:
             raise TimeoutError("not seen within the bound")
         await asyncio.sleep(0.01)
+
+
+class Driver:
+    """The driver as a process on a line in ``folder``; on a bus if it has an address."""
+
+    def __init__(self, folder: Path, address: str, *options: str, **environment: str) -> None:
+        self.line = Line(folder / "tty")
+        command = ("run", "--device", str(self.line.path), *options)
+        self.process = Process(folder, *command, address=address, **environment)
+
+    @property
+    def log(self) -> str:
+        """What it has logged; an AssertionError if it ended."""
+        assert self.process.process.poll() is None, self.process.text
+        return self.process.text
+
+    async def ready(self, **changes: Any) -> None:
+        """Let it read frames until it is on the bus and permits."""
+        await until(lambda: "reading " in self.log)
+        await self.line.pour(*(frame(turn, **changes) for turn in range(4)))
+        await until(lambda: "on the bus" in self.log)
+
+    def figure(self, name: str) -> int:
+        """A figure of the process in kB or pieces: VmRSS, Threads ... of /proc, or open "files"."""
+        proc = Path(f"/proc/{self.process.process.pid}")
+        if name == "files":
+            return len(list((proc / "fd").iterdir()))
+        line = next(line for line in (proc / "status").read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1])
+
+
+@contextlib.contextmanager
+def driver(folder: Path, address: str, *options: str, **environment: str) -> Iterator[Driver]:
+    """A running driver, which ends as it should: with status 0 and no traceback in its log."""
+    one = Driver(folder, address, *options, **environment)
+    try:
+        yield one
+        assert one.process.end() == 0, one.process.text
+        assert "Traceback" not in one.process.text, one.process.text
+    finally:
+        one.process.kill()
+        one.line.unplug()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 from .items import Item, Items
 from .paths import Value
@@ -282,11 +281,9 @@ class Service(Connection):
         """The library's message handler: True when the call was dealt with; None: not ours."""
         if message.message_type is not _Kind.METHOD_CALL:
             return None
-        if message.interface == _PEER:
-            return None  # Ping: the library's
         try:
             signature, body = self._call(message.path, message.interface, message.member, message.body)
-            reply = _Message.new_method_return(message, signature, [body])
+            reply = _Message.new_method_return(message, signature, [body] if signature else [])
         except _CallError as error:
             reply = _Message.new_error(message, *error.args)
         if not message.flags & _NO_REPLY:
@@ -294,6 +291,8 @@ class Service(Connection):
         return True
 
     def _call(self, path: str, interface: str | None, member: str, arguments: list[Any]) -> tuple[str, Any]:
+        if (interface, member) == (_PEER, "Ping"):
+            return "", None
         item = self._items.items.get(path)
         below = None if item else self._below(path)
         if not item and not below:
@@ -350,7 +349,7 @@ def _entries(items: Iterable[tuple[str, Item]]) -> dict[str, dict[str, Any]]:
 
 
 def _introspection(path: str, leaf: bool, below: Iterable[str]) -> str:
-    """The XML that tools like D-Bus browsers ask for."""
+    """The XML that tools like D-Bus browsers ask for.  Paths of the table need no quoting in it."""
     length = len(path.rstrip("/")) + 1
     children = sorted({child[length:].split("/", 1)[0] for child in below})
     value = '<method name="GetValue"><arg direction="out" type="v"/></method>'
@@ -369,11 +368,11 @@ def _introspection(path: str, leaf: bool, below: Iterable[str]) -> str:
             '<method name="GetItems"><arg direction="out" type="a{sa{sv}}"/></method>'
             '<signal name="ItemsChanged"><arg type="a{sa{sv}}" name="changes"/></signal>'
         )
-    nodes = "".join(f"<node name={quoteattr(child)}/>" for child in children)
+    nodes = "".join(f'<node name="{child}"/>' for child in children)
     introspect = '<method name="Introspect"><arg direction="out" type="s"/></method>'
     return (
         '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"\n'
         '"http://www.freedesktop.org/standards/dbus/1.0/introspect.dtd">\n'
-        f'<node name={quoteattr(path)}><interface name="{BUS_ITEM}">{methods}</interface>'
+        f'<node name="{path}"><interface name="{BUS_ITEM}">{methods}</interface>'
         f'<interface name="{INTROSPECTABLE}">{introspect}</interface>{nodes}</node>\n'
     )

@@ -155,11 +155,12 @@ class Driver:
         while True:
             try:
                 await self.service.connect()
-                await self._watch_system()
                 if await self.service.take_name():
                     log.info("on the bus as %s", SERVICE)
                     said = None
+                    watching = asyncio.create_task(self._watch_system())
                     await self.service.closed()
+                    watching.cancel()
                     log.warning("the bus is gone")
                 else:
                     said = _once(said, f"{SERVICE} is taken: is another driver running?")
@@ -172,8 +173,9 @@ class Driver:
 
     async def _watch_system(self) -> None:
         """Learn whether the GX follows our limits: DVCC on, and ours the chosen BMS."""
-        await self.service.watch(SYSTEM, self._system_changed)
-        await self._read_system()
+        with contextlib.suppress(BusError):  # nothing of the pack waits for this
+            await self.service.watch(SYSTEM, self._system_changed)
+            await self._read_system()
 
     async def _read_system(self) -> None:
         for path in (DVCC, ACTIVE_BMS):

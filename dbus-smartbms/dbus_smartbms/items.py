@@ -15,7 +15,13 @@ from .paths import CELL_ROWS, ROWS, CellRow, Value, View, cell_celsius, need
 
 NO_VALUE_TEXT = "---"
 
-_CASTS: dict[str, Callable[[Any], Any]] = {"d": float, "i": int, "s": str}
+
+def _text(value: Any) -> str:
+    """A text that the bus can carry: it ends the connection of whoever sends a NUL or half a character."""
+    return str(value).encode("utf-8", "replace").decode("utf-8").replace("\0", "?")
+
+
+_CASTS: dict[str, Callable[[Any], Any]] = {"d": float, "i": int, "s": _text}
 
 
 class Item:
@@ -58,26 +64,24 @@ class Items:
 
     def _update_cells(self, view: View, changed: dict[str, Item]) -> None:
         """Only the cells that were read, or whose readings are now too old, are worth a look."""
-        frame, pack, now = need(view.known), view.pack, view.now
-        stale_before = now - max(3 * pack.round_s, view.bank.settings.hold_s)
+        frame, pack = need(view.known), view.pack
         cells: Iterable[int]
         everything = (frame.cells, frame.vbalance_mv, not view.bank.lost)
         if everything != (self._cells, self._vbalance_mv, self._shown):
             cells = range(1, max(frame.cells, self._cells) + 1)
             self._cells, self._vbalance_mv, self._shown = everything
-            self._seen = OrderedDict()
         else:
             cells = set(pack.touched)
-            while self._seen and next(iter(self._seen.values())) < stale_before:
+            while self._seen and next(iter(self._seen.values())) < view.stale_before:
                 cells.add(self._seen.popitem(last=False)[0])
         for cell in cells:
             here = cell <= frame.cells and not view.bank.lost
             for row in CELL_ROWS:
-                fresh = here and _fresh(view, row, cell, stale_before)
+                fresh = here and _fresh(view, row, cell)
                 value = row.value(view, cell) if fresh else None
                 self._put(row.path.replace("{c}", str(cell)), row.type, row.text, value, changed)
             if here and cell in pack.touched:
-                self._seen[cell] = now
+                self._seen[cell] = pack.at or 0.0
                 self._seen.move_to_end(cell)
 
     def _put(
@@ -86,13 +90,14 @@ class Items:
         item = self.items.get(path)
         if item is None:
             item = self.items[path] = changed[path] = Item(kind)
-        if value == item.value:
+        cast = None if value is None else _CASTS[kind](value)
+        if cast == item.value:
             return
-        item.value = None if value is None else _CASTS[kind](value)
-        if value is None:
+        item.value = cast
+        if cast is None:
             item.text = NO_VALUE_TEXT
         else:
-            item.text = text(item.value) if callable(text) else text.format(item.value)
+            item.text = text(cast) if callable(text) else text.format(cast)
         changed[path] = item
 
     def write(self, path: str, value: Any) -> int:
@@ -111,10 +116,10 @@ class Items:
         return 0 if item.write(cast) else 2
 
 
-def _fresh(view: View, row: CellRow, cell: int, stale_before: float) -> bool:
+def _fresh(view: View, row: CellRow, cell: int) -> bool:
     readings = view.pack.cell_raw if row.value is cell_celsius else view.pack.cell_mv
     reading = readings[cell - 1]
-    return reading is not None and reading.at >= stale_before
+    return reading is not None and reading.at >= view.stale_before
 
 
 def _cast(kind: str, value: Any) -> Value:

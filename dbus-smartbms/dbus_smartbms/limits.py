@@ -7,7 +7,7 @@ permitting is slow (3 frames in a row, then a ramp), and nothing rises without a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -177,13 +177,13 @@ def _discharge_cap(now: _Now) -> Cap:
 def _cap(now: _Now, amps: float | None, rate: float, name: str) -> Cap:
     by_rate = Cap(now.rate_ma(rate), f"{rate:g} C of {now.capacity_mah / 1000:.0f} Ah")
     if name in now.settings.careful:
-        by_rate = by_rate._replace(reason=f"{by_rate.reason}: the configuration cannot be read")
+        by_rate = by_rate._replace(reason=f"{by_rate.reason}: a mistake in the configuration")
     if not now.frame.capacity_wh:
         by_rate = Cap(0, "the capacity setting of the BMS is 0")
     if amps is None:
         return by_rate
     by_user = Cap(round(amps * 1000), f"configured maximum {amps:g} A")
-    return min(by_user, by_rate) if name in now.settings.careful else by_user
+    return _lowest((by_user, by_rate)) if name in now.settings.careful else by_user
 
 
 def _charge_taper(now: _Now) -> Cap:
@@ -210,7 +210,12 @@ def _discharge_taper(now: _Now) -> Cap:
 
 
 def _taper(cap_ma: int, share: float, foot_ma: int, reason: str) -> Cap:
-    return Cap(max(int(cap_ma * min(share, 1.0)), min(foot_ma, cap_ma), 0), reason)
+    return Cap(max(int(cap_ma * min(share, 1.0)), min(foot_ma, cap_ma)), reason)
+
+
+def _lowest(caps: Iterable[Cap]) -> Cap:
+    """The cap that binds; of equals the first, so that a taper is named only where it takes something."""
+    return min(caps, key=lambda cap: cap.amount)
 
 
 Rule = Callable[[_Now], Cap]
@@ -250,14 +255,14 @@ def step(
         return memory, memory.limits
     charge, ccl = _direct(
         memory.charge,
-        min(rule(view) for rule in CHARGE_RULES),
+        _lowest(rule(view) for rule in CHARGE_RULES),
         _charge_cap(view).amount,
         _denial(pack, layout.CHARGE_ALLOWED, "charging", verdict.no_charge, lost),
         fresh, now, dt_s,
     )  # fmt: skip
     discharge, dcl = _direct(
         memory.discharge,
-        min(rule(view) for rule in DISCHARGE_RULES),
+        _lowest(rule(view) for rule in DISCHARGE_RULES),
         _discharge_cap(view).amount,
         _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", verdict.no_discharge, spent),
         fresh, now, dt_s,
@@ -315,10 +320,10 @@ def _direct(
         ceiling = rule.amount
     elif memory.permits < PERMITS:
         ceiling, fell_at = rule.amount // FIRST_STEP, now - HOLD_S
-    elif rule.amount < ceiling:
+    elif rule.amount <= ceiling:  # noise that comes back to the same low starts the hold again
         ceiling, fell_at = rule.amount, now
-    elif rule.amount > ceiling and now - fell_at >= HOLD_S:
-        ceiling = min(rule.amount, ceiling + int(full_ma * dt_s / RAMP_S) + 1 if dt_s else ceiling)
+    elif dt_s > 0 and now - fell_at >= HOLD_S:
+        ceiling = min(rule.amount, ceiling + int(full_ma * dt_s / RAMP_S) + 1)
     limit = (
         rule if rule.amount <= ceiling else Cap(ceiling, f"rises slowly again to {rule.amount / 1000:.0f} A")
     )

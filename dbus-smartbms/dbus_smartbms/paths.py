@@ -47,7 +47,7 @@ class Identity:
 class View:
     """What the rows look at: the bank at a moment."""
 
-    __slots__ = ("bank", "celsius", "frame", "identity", "known", "limits", "now", "pack")
+    __slots__ = ("bank", "celsius", "frame", "identity", "known", "limits", "now", "pack", "stale_before")
 
     def __init__(self, bank: Bank, identity: Identity, now: float) -> None:
         self.bank, self.identity, self.now = bank, identity, now
@@ -57,6 +57,8 @@ class View:
         self.frame: Frame | None = None if bank.lost else self.known
         """The last frame, None once the link is lost: for everything measured."""
         self.celsius = CELSIUS[bank.settings.temperature]
+        self.stale_before = now - max(3 * bank.pack.round_s, bank.settings.hold_s)
+        """Readings of single cells from before this are no longer shown."""
 
     def pair(self, name: str) -> int | None:
         """A rotating value that is at most 3 rounds old."""
@@ -217,11 +219,13 @@ def _status(view: View) -> Value:
 
 
 def _sum(view: View) -> Value:
-    """The cells' newest readings; None until every cell was seen."""
-    readings = [reading.value for reading in view.pack.cell_mv if reading is not None]
-    if len(readings) < len(view.pack.cell_mv):
-        return None
-    return sum(value or 0 for value in readings) / 1000
+    """The cells' newest readings; None until every cell was seen, and when one is no longer."""
+    total = 0
+    for reading in view.pack.cell_mv:
+        if reading is None or reading.value is None or reading.at < view.stale_before:
+            return None
+        total += reading.value
+    return total / 1000
 
 
 def _information(view: View) -> Value:

@@ -180,12 +180,12 @@ def load(path: Path | None, overrides: list[str]) -> Configuration:
         reader.read_file(path)
     for override in overrides:
         name, equals, value = override.partition("=")
-        option = _BY_NAME.get(name.strip())
+        option = _BY_NAME.get(name.strip().lower())
         if option is None or not equals:
             nearest = min(_BY_NAME, key=lambda known: _distance(name.strip(), known))
             raise ValueError(f"--set {override}: expected section.key=value, for example {nearest}=...")
         try:
-            reader.values[option.name] = _parse(option, value.strip())
+            reader.override(option, _parse(option, value.strip()))
         except ValueError as error:
             raise ValueError(f"--set {override}: {error}") from None
     return reader.result()
@@ -239,9 +239,15 @@ class _Reader:
         self.problems: list[str] = []
         self.careful: set[str] = set()
         self._lines: dict[str, int] = {}
-        self._where: dict[str, str] = {}
+        """Where the value of an option was first read."""
+        self._path: Path | None = None
+
+    def override(self, option: Option, value: str | float | None) -> None:
+        self.values[option.name] = value
+        self._lines.pop(option.name, None)
 
     def read_file(self, path: Path) -> None:
+        self._path = path
         try:
             text = path.read_text(encoding="utf-8-sig")  # with the mark that Windows editors set
         except FileNotFoundError:
@@ -249,17 +255,35 @@ class _Reader:
         except (OSError, UnicodeDecodeError) as error:
             self.careful |= {option.caps for option in OPTIONS if option.caps}
             reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-            self.problems.append(f"{path}: cannot be read ({reason}); limits are at most {CAREFUL_RATE} C")
+            self.problems.append(
+                f"{path}: cannot be read ({reason}); CCL and DCL are at most {CAREFUL_RATE} C"
+            )
             return
         section = ""
         for number, line in enumerate(text.split("\n"), 1):
             content = _without_comment(line)
-            if content.startswith("[") and content.endswith("]"):
-                section = content[1:-1].strip().lower()
+            if content.startswith("[") and "=" not in content:
+                section = self._section(number, content)
             elif content:
-                self._read_line(f"{path}, line {number}", section, content, number)
+                self._read_line(section, content, number)
 
-    def _read_line(self, where: str, section: str, content: str, number: int) -> None:
+    def _at(self, number: int) -> str:
+        return f"{self._path}, line {number}"
+
+    def _section(self, number: int, content: str) -> str:
+        section = content.strip("[] \t").lower()
+        names = {option.section for option in OPTIONS}
+        if section not in names:
+            nearest = min(sorted(names), key=lambda name: _distance(section, name))
+            self.problems.append(
+                f"{self._at(number)}: unknown section [{section}], did you mean [{nearest}]?"
+            )
+        elif not content.endswith("]"):
+            self.problems.append(f"{self._at(number)}: {content!r} is read as [{section}]")
+        return section
+
+    def _read_line(self, section: str, content: str, number: int) -> None:
+        where = self._at(number)
         key, equals, value = content.partition("=" if "=" in content else ":")
         key, value = key.strip().lower(), value.strip()
         option = _BY_NAME.get(f"{section}.{key}")
@@ -274,7 +298,7 @@ class _Reader:
             return
         if option.name in self._lines:
             parsed = self._duplicate(where, option, parsed)
-        self._lines[option.name] = number
+        self._lines.setdefault(option.name, number)
         self.values[option.name] = parsed
 
     def _duplicate(self, where: str, option: Option, parsed: str | float | None) -> str | float | None:
@@ -294,11 +318,11 @@ class _Reader:
         elif not section:
             what = f"{key!r} stands before the first [section]"
         elif section not in {option.section for option in OPTIONS}:
-            what = f"unknown section [{section}]"
+            what = f"{key!r} is in the unknown section [{section}]"
         else:
             what = f"unknown key {key!r} in [{section}]"
-        hint = f"did you mean [{nearest.section}] {nearest.key}?"
-        self._fall_back(f"{where}: {what}, {hint} The line is ignored", nearest, ignored=True)
+        hint = f", did you mean [{nearest.section}] {nearest.key}? The" if _alike(key, nearest) else "; the"
+        self._fall_back(f"{where}: {what}{hint} line is ignored", nearest, ignored=True)
 
     def _fall_back(self, problem: str, option: Option, *, ignored: bool = False) -> None:
         instead = "" if ignored else f"; {_used(self.values.get(option.name, option.default))}"
@@ -315,7 +339,8 @@ class _Reader:
         known["careful"] = frozenset(self.careful)
         hold, ride = known.get("hold_s", 10.0), known.get("ride_through_s", 60.0)
         if ride < hold:
-            where = self._where.get("link.ride_through_s", self._where.get("link.hold_s", ""))
+            line = self._lines.get("link.ride_through_s", self._lines.get("link.hold_s"))
+            where = "" if line is None else f"{self._at(line)}: "
             self.problems.append(f"{where}[link] ride_through_s {ride:g} is under hold_s; {_used(hold)}")
             known["ride_through_s"] = hold
         return Configuration(Settings(**known), self.problems)
@@ -327,12 +352,21 @@ def _used(value: str | float | None) -> str:
     return f"{value:g} is used" if isinstance(value, float) else f"{value} is used"
 
 
-def _unlikeness(key: str, known: Option) -> tuple[bool, int, bool]:
-    """How little a known key is what was meant; of equals a current cap is meant.
+def _unlikeness(key: str, known: Option) -> tuple[int, int, bool]:
+    """How little a known key is what was meant: mistyped, a part of it, another word.
 
     ``max_charge`` is short for ``max_charge_current``, though fewer letters differ in ``tmin_charge``.
+    Of equals a current cap is meant.
     """
-    return key not in known.key and known.key not in key, _distance(key, known.key), not known.caps
+    letters = _distance(key, known.key)
+    kind = 0 if letters <= 2 < len(key) / 2 else 1 if key in known.key or known.key in key else 2
+    return kind, letters, not known.caps
+
+
+def _alike(key: str, nearest: Option) -> bool:
+    """Whether the nearest key is worth a question; where a cap is lowered, it always is."""
+    kind, letters, _ = _unlikeness(key, nearest)
+    return bool(nearest.caps) or kind < 2 or letters <= len(key) // 2
 
 
 def _without_comment(line: str) -> str:

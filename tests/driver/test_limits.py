@@ -1,0 +1,1020 @@
+"""Limits of one pack: numbers worked out by hand, and every edge from both sides.
+
+The pack is ``rig.FRAME``: 16 LFP cells, 16 kWh: 303.030 Ah at 3.3 V, 0.5 C is 151.515 A, 0.02 C is
+6.060 A.  Vmin 2.9, Vbalance 3.4, Vmax 3.7 V; with 30 mV margin CVL is 16 x 3.43 = 54.88 V.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from dbus_smartbms import limits, mirror
+from dbus_smartbms.bank import Bank
+from dbus_smartbms.limits import Limits
+from dbus_smartbms.settings import Settings
+from rig import PAIRS, frame
+from smartbms_protocol import Frame, PackState
+from smartbms_protocol.layout import (
+    CHARGE_ALLOWED,
+    DISCHARGE_ALLOWED,
+    NO_COMMUNICATION,
+    OVER_TMAX,
+    OVER_VMAX,
+    TOO_COLD_TO_CHARGE,
+    TOO_COLD_TO_DISCHARGE,
+    UNDER_TMIN,
+    UNDER_VMIN,
+)
+
+BOTH = CHARGE_ALLOWED | DISCHARGE_ALLOWED
+FULL_CCL, FULL_DCL = 151_515, 303_030
+NOT_CHARGING = "the BMS does not allow charging"
+NOT_DISCHARGING = "the BMS does not allow discharging"
+NO_FRAMES = "no frames from the BMS: is the cable plugged in?"
+HELD_VOLTAGE = "no charging: held at the pack's voltage"
+
+
+class Pack:
+    """A pack that sends a frame a second, or is silent."""
+
+    def __init__(self, begin: float = 1000.0, **configured: Any) -> None:
+        self.bank = Bank(Settings(**configured))
+        self.now = begin
+        self.turn = 0
+
+    def send(self, frames: int = 1, after: float = 1.0, **changes: Any) -> Limits:
+        """Frames; the limits after the last.  The default ones are at rest, where nothing tapers."""
+        for _ in range(frames):
+            self.now += after
+            self.bank.take(frame(self.turn, **({"current_ma": 0} | changes)), self.now)
+            self.turn += 1
+        return self.limits
+
+    def silent(self, seconds: float) -> Limits:
+        """Ticks without frames."""
+        end = self.now + seconds
+        while self.now + 1 <= end:
+            self.now += 1
+            self.bank.tick(self.now)
+        self.now = end
+        self.bank.tick(self.now)
+        return self.limits
+
+    @property
+    def limits(self) -> Limits:
+        assert self.bank.limits is not None
+        return self.bank.limits
+
+    @property
+    def currents(self) -> tuple[int, int]:
+        return self.limits.ccl_ma, self.limits.dcl_ma
+
+
+def rules(configured: dict[str, Any] | None = None, turn: int = 0, **changes: Any) -> Limits:
+    """What stands with the third permitting frame: the rules' limit, no ramp."""
+    pack = Pack(**(configured or {}))
+    pack.turn = turn
+    return pack.send(3, **changes)
+
+
+def knowing_pairs(**configured: Any) -> Pack:
+    """A pack whose whole round of rotating values was seen: Vlow 3.0 V, Vnom 3.3 V."""
+    pack = Pack(**configured)
+    pack.send(19)
+    return pack
+
+
+# The beginning
+
+
+def test_there_are_no_limits_before_the_first_frame() -> None:
+    bank = Bank(Settings())
+    bank.tick(5.0)
+    assert bank.limits is None
+    assert limits.capacity_mah(Settings(), PackState()) == 0
+
+
+def test_the_first_frame_gives_numbers_each_with_its_reason() -> None:
+    waits = "waits for 3 frames in a row that permit it (1 so far)"
+    assert Pack().send() == Limits(53_120, 0, 0, HELD_VOLTAGE, waits, waits, False, False, "bulk")
+
+
+def test_the_second_frame_still_waits() -> None:
+    result = Pack().send(2)
+    assert (result.ccl_ma, result.dcl_ma) == (0, 0)
+    assert result.ccl_reason == result.dcl_reason == "waits for 3 frames in a row that permit it (2 so far)"
+
+
+def test_the_third_permitting_frame_gives_the_rules_limit_without_a_ramp() -> None:
+    assert Pack().send(3) == Limits(
+        54_880,
+        FULL_CCL,
+        FULL_DCL,
+        "16 cells x 3.43 V",
+        "0.5 C of 303 Ah",
+        "1 C of 303 Ah",
+        True,
+        True,
+        "bulk",
+    )
+
+
+def test_each_direction_waits_for_its_own_three_frames() -> None:
+    pack = Pack()
+    pack.send(status=CHARGE_ALLOWED)
+    pack.send(2)
+    assert pack.currents == (FULL_CCL, 0)
+    pack.send()
+    assert pack.currents == (FULL_CCL, FULL_DCL // 4)
+
+
+def test_a_pack_that_begins_denied_begins_by_a_ramp() -> None:
+    pack = Pack()
+    pack.send(status=0)
+    assert pack.send(2).ccl_ma == 0
+    assert pack.send().ccl_ma == FULL_CCL // 4
+
+
+def test_silence_at_the_start_does_not_count_as_permission() -> None:
+    pack = Pack()
+    pack.send(2)
+    assert pack.silent(5).ccl_ma == 0
+
+
+def test_a_pack_lost_before_its_third_frame_comes_back_by_a_ramp() -> None:
+    pack = Pack()
+    assert pack.send().cvl_mv == 53_120
+    assert pack.silent(11).cvl_mv == 53_120
+    assert pack.send(3).ccl_ma == FULL_CCL // 4
+
+
+@pytest.mark.parametrize("begin", [-5000.0, 0.0, 3.0, 1e9])
+def test_what_the_clock_says_at_the_start_changes_nothing(begin: float) -> None:
+    pack = Pack(begin)
+    pack.turn = 2
+    # Vnom 3.2 V makes the same Wh more Ah: 312.5, and 0.5 C of that is 156.25 A
+    assert pack.send(3).ccl_ma == FULL_CCL
+    assert pack.send(value=128).ccl_ma == FULL_CCL + 260 + 1
+
+
+# Denial
+
+
+VH, VL = "cell 3 at {} V: Vmax 3.70 V (Vh)", "cell 7 at {} V: Vmin 2.90 V (Vl)"
+TH, TL = "hottest cell at {} degC: too hot (Th)", "coldest cell at {} degC: too cold (Tl)"
+E = "the BMS does not hear its cells (E)"
+UNHEARD = {"lowest_mv": 0, "lowest_cell": 0, "highest_mv": 0, "highest_cell": 0, "cell": 0, "cell_mv": 0}
+
+DENIED: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str | None]] = [
+    ("charge bit", {}, {"status": DISCHARGE_ALLOWED}, NOT_CHARGING, None),
+    ("discharge bit", {}, {"status": CHARGE_ALLOWED}, None, NOT_DISCHARGING),
+    ("both bits", {}, {"status": 0}, NOT_CHARGING, NOT_DISCHARGING),
+    ("a cell at Vmax", {}, {"highest_mv": 3700}, VH.format("3.700"), None),
+    ("a cell over Vmax", {}, {"highest_mv": 3705}, VH.format("3.705"), None),
+    ("a cell at Vmin", {}, {"lowest_mv": 2900}, None, VL.format("2.900")),
+    ("a cell at 0 V", {}, {"lowest_mv": 0}, None, VL.format("0.000")),
+    ("Vh", {}, {"status": BOTH | OVER_VMAX}, VH.format("3.330"), None),
+    ("Vl", {}, {"status": BOTH | UNDER_VMIN}, None, VL.format("3.310")),
+    ("Th", {}, {"status": BOTH | OVER_TMAX}, TH.format(23), TH.format(23)),
+    ("Tl", {}, {"status": BOTH | UNDER_TMIN}, TL.format(20), TL.format(20)),
+    ("E", {}, {"status": BOTH | NO_COMMUNICATION}, E, E),
+    ("E, and nothing measured", {}, {"status": BOTH | NO_COMMUNICATION, **UNHEARD}, E, E),
+    ("tmin_charge", {"tmin_charge": 5.0}, {"coldest_raw": 280}, TL.format(4), None),
+    ("tmin_discharge", {"tmin_discharge": -10.0}, {"coldest_raw": 265}, None, TL.format(-11)),
+    ("tmax", {"tmax": 45.0}, {"hottest_raw": 322}, TH.format(46), TH.format(46)),
+]
+
+
+@pytest.mark.parametrize(
+    ("configured", "changes", "ccl", "dcl"), [row[1:] for row in DENIED], ids=[row[0] for row in DENIED]
+)
+def test_what_denies_gives_0_in_the_same_frame_and_says_why(
+    configured: dict[str, Any], changes: dict[str, Any], ccl: str | None, dcl: str | None
+) -> None:
+    pack = Pack(**configured)
+    pack.send(3)
+    before = pack.limits
+    result = pack.send(**changes)
+    assert (result.ccl_ma, result.ccl_reason) == ((0, ccl) if ccl else (before.ccl_ma, before.ccl_reason))
+    assert (result.dcl_ma == 0, result.allow_discharge) == ((True, False) if dcl else (False, True))
+    assert result.dcl_reason == dcl or dcl is None
+    assert (result.ccl_ma > 0, result.dcl_ma > 0) == (result.allow_charge, result.allow_discharge)
+
+
+@pytest.mark.parametrize(
+    ("status2", "ccl", "dcl"),
+    [
+        (0, FULL_CCL, FULL_DCL),
+        (TOO_COLD_TO_CHARGE, 0, FULL_DCL),
+        (TOO_COLD_TO_DISCHARGE, FULL_CCL, 0),
+        (TOO_COLD_TO_CHARGE | TOO_COLD_TO_DISCHARGE, 0, 0),
+    ],
+)
+def test_status_byte_2_names_the_direction_that_is_too_cold(status2: int, ccl: int, dcl: int) -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.turn = 16
+    pack.send(value=status2)
+    assert pack.currents == (ccl, dcl)
+
+
+def test_charging_goes_on_just_under_vmax_and_discharging_just_over_vmin() -> None:
+    result = rules(highest_mv=3695, lowest_mv=2905)
+    assert (result.ccl_ma, result.dcl_ma) == (2_525, 15_151)  # 1/60 of 151.515 A, 1/20 of 303.030 A
+
+
+def test_permission_takes_three_frames_in_a_row_and_begins_with_a_quarter() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    assert pack.send().ccl_reason == "waits for 3 frames in a row that permit it (1 so far)"
+    assert pack.send().ccl_ma == 0
+    result = pack.send()
+    assert (result.ccl_ma, result.dcl_ma) == (37_878, 75_757)
+    assert result.ccl_reason == "rises slowly again to 152 A"
+    assert (result.allow_charge, result.allow_discharge) == (True, True)
+
+
+def test_a_denial_between_starts_the_count_again() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    pack.send(2)
+    pack.send(status=0)
+    assert pack.send(2).ccl_ma == 0
+    assert pack.send().ccl_ma > 0
+
+
+def test_a_bms_that_flickers_between_yes_and_no_never_gets_more_than_0() -> None:
+    pack = Pack()
+    pack.send(3)
+    for period in (2, 3):
+        for second in range(40):
+            pack.send(status=0 if second % period == 0 else BOTH)
+            assert pack.currents == (0, 0)
+
+
+def test_the_ramp_rises_with_every_frame_and_is_done_within_ten_minutes() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    pack.send(3)
+    assert pack.send().ccl_ma == 37_878 + 252 + 1  # 151.515 A / 600 s
+    seen = [pack.limits.ccl_ma]
+    while seen[-1] < FULL_CCL:
+        seen.append(pack.send().ccl_ma)
+        assert seen[-2] < seen[-1] <= seen[-2] + 253
+    assert 440 <= len(seen) <= 600
+    assert pack.limits.ccl_reason == "0.5 C of 303 Ah"
+
+
+def test_a_ramp_stands_still_in_silence_and_does_not_catch_up() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    before = pack.send(3).ccl_ma
+    assert pack.silent(8).ccl_ma == before
+    assert pack.send().ccl_ma == before + 378 + 1, "1.5 intervals count, not 9 s"
+
+
+def test_two_frames_read_at_once_are_no_time_to_rise_in() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    before = pack.send(3).ccl_ma
+    assert pack.send(after=0).ccl_ma == before
+
+
+def test_a_clock_that_goes_back_raises_nothing() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    before = pack.send(3)
+    after = pack.send(after=-100)
+    assert (after.ccl_ma, after.dcl_ma, after.lost) == (before.ccl_ma, before.dcl_ma, False)
+
+
+def test_a_fast_board_ramps_over_the_same_ten_minutes() -> None:
+    pack = Pack()
+    pack.send(6, after=0.5)
+    pack.send(status=0, after=0.5)
+    before = pack.send(3, after=0.5).ccl_ma
+    assert pack.send(after=0.5).ccl_ma == before + 126 + 1
+    assert pack.send(after=4.0).ccl_ma == before + 127 + 189 + 1, "1.5 intervals are 0.75 s here"
+
+
+# A frame that is held back
+
+
+def test_a_deny_bit_in_a_held_back_frame_counts_at_once() -> None:
+    pack = Pack()
+    pack.send(3)
+    result = pack.send(vmax_mv=3650, status=DISCHARGE_ALLOWED)
+    assert (result.ccl_ma, result.ccl_reason, result.dcl_ma) == (0, NOT_CHARGING, FULL_DCL)
+    result = pack.send(vmax_mv=3600, status=0)
+    assert (result.ccl_ma, result.dcl_ma, result.dcl_reason) == (0, 0, NOT_DISCHARGING)
+
+
+def test_nothing_else_of_a_held_back_frame_counts() -> None:
+    pack = Pack()
+    before = pack.send(3)
+    held = pack.send(
+        vmax_mv=3300, vbalance_mv=3200, highest_mv=3900, lowest_mv=2000, status=BOTH | NO_COMMUNICATION
+    )
+    assert held == before
+
+
+def test_held_back_frames_let_no_ramp_rise() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    before = pack.send(4, current_ma=-20_000)
+    for vmax_mv in (3650, 3600, 3650):
+        held = pack.send(vmax_mv=vmax_mv, current_ma=-20_000)
+        assert (held.ccl_ma, held.dcl_ma, held.cvl_mv) == (before.ccl_ma, before.dcl_ma, before.cvl_mv)
+
+
+def test_a_ramp_of_discharging_stands_still_when_the_link_is_lost() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    before = pack.send(4).dcl_ma
+    assert pack.silent(30).dcl_ma == before
+
+
+def test_held_back_frames_permit_nothing() -> None:
+    pack = Pack()
+    pack.send(2)
+    assert pack.send(vmax_mv=3650).ccl_ma == 0
+    assert pack.send(vmax_mv=3600).ccl_ma == 0
+
+
+def test_a_denial_that_was_held_back_needs_three_whole_frames() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(vmax_mv=3650, status=0)
+    assert pack.send(vmax_mv=3600).ccl_ma == 0
+    assert pack.send(2).ccl_ma == 0
+    assert pack.send().ccl_ma == FULL_CCL // 4
+
+
+def test_a_link_that_brings_only_held_back_frames_is_lost() -> None:
+    pack = Pack()
+    pack.send(3)
+    for second in range(1, 61):
+        pack.send(vmax_mv=3650 if second % 2 else 3600)
+        assert pack.limits.lost == (second >= 10)
+    assert pack.currents == (0, 0)
+
+
+def test_new_settings_count_from_the_frame_that_repeats_them() -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(vbalance_mv=3350).cvl_mv == 54_880
+    assert pack.send(vbalance_mv=3350).cvl_mv == 16 * 3380
+
+
+# Caps
+
+
+@pytest.mark.parametrize(
+    ("configured", "ccl", "reason"),
+    [
+        ({}, 151_515, "0.5 C of 303 Ah"),
+        ({"charge_rate": 0.25}, 75_757, "0.25 C of 303 Ah"),
+        ({"charge_rate": 0.0}, 0, "0 C of 303 Ah"),
+        ({"max_charge_current": 80.5}, 80_500, "configured maximum 80.5 A"),
+        ({"max_charge_current": 2.3}, 2_300, "configured maximum 2.3 A"),
+        ({"max_charge_current": 500.0}, 500_000, "configured maximum 500 A"),
+        ({"max_charge_current": 0.0}, 0, "configured maximum 0 A"),
+    ],
+)
+def test_ccl_is_the_cap_in_ampere_or_by_rate(configured: dict[str, Any], ccl: int, reason: str) -> None:
+    result = rules(configured)
+    assert (result.ccl_ma, result.ccl_reason) == (ccl, reason)
+
+
+@pytest.mark.parametrize(
+    ("configured", "dcl", "reason"),
+    [
+        ({}, 303_030, "1 C of 303 Ah"),
+        ({"discharge_rate": 0.5}, 151_515, "0.5 C of 303 Ah"),
+        ({"max_discharge_current": 120.0}, 120_000, "configured maximum 120 A"),
+    ],
+)
+def test_dcl_is_the_cap_in_ampere_or_by_rate(configured: dict[str, Any], dcl: int, reason: str) -> None:
+    result = rules(configured)
+    assert (result.dcl_ma, result.dcl_reason) == (dcl, reason)
+
+
+CAREFUL: dict[str, Any] = {"charge_rate": 0.1, "careful": frozenset({"charge_rate"})}
+
+
+@pytest.mark.parametrize(
+    ("configured", "ccl", "reason"),
+    [
+        (CAREFUL, 30_303, "0.1 C of 303 Ah: a mistake in the configuration"),
+        (CAREFUL | {"max_charge_current": 80.0}, 30_303, "0.1 C of 303 Ah: a mistake in the configuration"),
+        (CAREFUL | {"max_charge_current": 20.0}, 20_000, "configured maximum 20 A"),
+    ],
+)
+def test_a_careful_rate_caps_beside_a_cap_in_ampere(
+    configured: dict[str, Any], ccl: int, reason: str
+) -> None:
+    result = rules(configured)
+    assert (result.ccl_ma, result.ccl_reason, result.dcl_ma) == (ccl, reason, FULL_DCL)
+
+
+def test_a_careful_discharge_rate_leaves_charging_alone() -> None:
+    result = rules({"discharge_rate": 0.1, "careful": frozenset({"discharge_rate"})})
+    assert (result.ccl_ma, result.dcl_ma) == (FULL_CCL, 30_303)
+
+
+def test_a_capacity_of_0_gives_no_current_by_rate_and_says_so() -> None:
+    result = rules(capacity_wh=0)
+    assert (result.ccl_ma, result.dcl_ma) == (0, 0)
+    assert result.ccl_reason == result.dcl_reason == "the capacity setting of the BMS is 0"
+    assert (result.cvl_mv, result.cvl_reason) == (53_120, HELD_VOLTAGE), "no charging goes by CVL too"
+
+
+def test_a_capacity_of_0_leaves_a_configured_current() -> None:
+    result = rules({"max_charge_current": 50.0, "max_discharge_current": 60.0}, capacity_wh=0)
+    assert (result.ccl_ma, result.dcl_ma) == (50_000, 60_000)
+
+
+def test_a_capacity_of_0_and_a_mistake_in_the_configuration_give_nothing() -> None:
+    assert rules(CAREFUL | {"max_charge_current": 50.0}, capacity_wh=0).ccl_ma == 0
+
+
+# Tapers
+
+
+@pytest.mark.parametrize(
+    ("highest_mv", "ccl"),
+    [
+        (3395, 100_000),
+        (3400, 100_000),
+        (3405, 98_333),
+        (3550, 50_000),
+        (3690, 3_333),
+        (3695, 1_666),
+        (3700, 0),
+        (3705, 0),
+    ],
+)
+def test_charging_tapers_from_vbalance_to_vmax(highest_mv: int, ccl: int) -> None:
+    assert rules({"max_charge_current": 100.0}, highest_mv=highest_mv).ccl_ma == ccl
+
+
+def test_the_taper_of_charging_says_which_cell_binds() -> None:
+    result = rules(highest_mv=3550)
+    assert result.ccl_reason == "cell 3 at 3.550 V: charging tapers from 3.40 V"
+
+
+@pytest.mark.parametrize(
+    ("cap_a", "highest_mv", "ccl"),
+    [(20.0, 3680, 1_333), (20.0, 3685, 1_000), (20.0, 3695, 1_000), (0.5, 3695, 500)],
+)
+def test_charging_never_tapers_under_what_a_bleed_resistor_takes(
+    cap_a: float, highest_mv: int, ccl: int
+) -> None:
+    assert rules({"max_charge_current": cap_a}, highest_mv=highest_mv).ccl_ma == ccl
+
+
+@pytest.mark.parametrize(
+    ("lowest_mv", "dcl"),
+    [(3005, 100_000), (3000, 100_000), (2995, 95_000), (2950, 50_000), (2905, 6_060), (2900, 0), (2895, 0)],
+)
+@pytest.mark.parametrize("turn", [0, 2], ids=["Vlow not known", "Vlow 3.0 V"])
+def test_discharging_tapers_to_a_foot_at_vmin(turn: int, lowest_mv: int, dcl: int) -> None:
+    assert rules({"max_discharge_current": 100.0}, turn, lowest_mv=lowest_mv).dcl_ma == dcl
+
+
+def with_vlow(vlow_mv: int, **changes: Any) -> Limits:
+    pack = Pack(max_discharge_current=100.0)
+    high, low = divmod(vlow_mv // 5, 256)
+    pack.turn = 2
+    pack.send(value=high, **changes)
+    pack.send(value=low, **changes)
+    return pack.send(**changes)
+
+
+@pytest.mark.parametrize(
+    ("vlow_mv", "lowest_mv", "dcl"),
+    [
+        (3100, 3105, 100_000), (3100, 3100, 100_000), (3100, 3050, 75_000), (3100, 3000, 50_000),
+        (2905, 2905, 100_000),
+        (2900, 2950, 50_000), (2000, 2950, 50_000), (0, 2950, 50_000),
+    ],
+)  # fmt: skip
+def test_discharging_tapers_from_vlow_unless_that_is_not_over_vmin(
+    vlow_mv: int, lowest_mv: int, dcl: int
+) -> None:
+    assert with_vlow(vlow_mv, lowest_mv=lowest_mv).dcl_ma == dcl
+
+
+def test_the_taper_of_discharging_says_which_cell_binds() -> None:
+    assert with_vlow(3100, lowest_mv=3000).dcl_reason == "cell 7 at 3.000 V: discharging tapers from 3.10 V"
+
+
+def test_a_limit_that_fell_waits_before_it_rises_and_then_rises_slowly() -> None:
+    pack = Pack(max_charge_current=100.0)
+    pack.send(3)
+    assert pack.send(highest_mv=3550).ccl_ma == 50_000
+    assert pack.send(14).ccl_ma == 50_000
+    assert pack.limits.ccl_reason == "rises slowly again to 100 A"
+    assert pack.send().ccl_ma == 50_000 + 166 + 1
+
+
+def test_noise_in_the_taper_keeps_to_its_lowest_and_moves_nothing() -> None:
+    pack = Pack(max_charge_current=100.0)
+    pack.send(3)
+    low = pack.send(highest_mv=3570).ccl_ma
+    assert low == 43_333
+    for second in range(120):
+        assert pack.send(highest_mv=3530 if second % 10 else 3570).ccl_ma == low
+    pack.send(5, highest_mv=3530)
+    assert pack.limits.ccl_ma == low
+    assert pack.send(highest_mv=3530).ccl_ma == low + 166 + 1
+
+
+def test_a_limit_at_rest_stays_when_the_rule_stays() -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(30).ccl_ma == FULL_CCL
+
+
+# CVL
+
+
+def test_cvl_is_cells_times_vbalance_and_margin() -> None:
+    assert rules({"charge_margin_mv": 0.0}).cvl_mv == 16 * 3400
+    assert rules({"charge_margin_mv": 27.5}).cvl_mv == 16 * 3428
+    assert rules(vbalance_mv=3650, vmax_mv=3660).cvl_mv == 16 * 3660, "never over Vmax"
+
+
+@pytest.mark.parametrize(
+    ("vmax_mv", "target_mv"), [(3700, 3700), (20, 20), (0, 0)], ids=["ordinary", "under the margin", "0"]
+)
+def test_where_balancing_is_off_vbalance_is_vmax_less_the_margin(vmax_mv: int, target_mv: int) -> None:
+    frame_ = frame(vbalance_mv=0, vmax_mv=vmax_mv)
+    assert mirror.balance_mv(Settings(), frame_) == max(0, vmax_mv - 30)
+    if vmax_mv == 3700:
+        assert rules(vbalance_mv=0).cvl_mv == 16 * target_mv
+        assert rules({"max_charge_current": 100.0}, vbalance_mv=0, highest_mv=3685).ccl_ma == 50_000
+
+
+@pytest.mark.parametrize(
+    ("highest_mv", "cvl"),
+    [(3425, 54_880), (3430, 54_880), (3435, 54_860), (3480, 54_680), (3690, 53_840)],
+)
+def test_cvl_is_drawn_down_by_the_highest_cell(highest_mv: int, cvl: int) -> None:
+    result = rules(highest_mv=highest_mv, voltage_mv=54_880)
+    assert result.cvl_mv == cvl  # 4 mV (a quarter of the cells) for each mV over 3.43 V
+    if cvl < 54_880:
+        assert result.cvl_reason == f"cell 3 at {highest_mv / 1000:.3f} V: held under 3.43 V"
+
+
+def test_a_highest_cell_just_at_its_target_draws_nothing_down() -> None:
+    assert rules(highest_mv=3430, voltage_mv=53_500).cvl_mv == 54_880
+
+
+@pytest.mark.parametrize(("cells", "cvl"), [(2, 6_860 - 50), (7, 7 * 3_430 - 50), (8, 8 * 3_430 - 100)])
+def test_a_small_pack_is_drawn_down_by_one_cell_at_least(cells: int, cvl: int) -> None:
+    named: dict[str, Any] = {"lowest_cell": 1, "highest_cell": 2, "hottest_cell": 1}
+    result = rules(cells=cells, voltage_mv=cells * 3_430, highest_mv=3_480, **named)
+    assert result.cvl_mv == cvl
+
+
+def test_cvl_is_drawn_down_from_the_present_voltage_without_winding_up() -> None:
+    pack = knowing_pairs()
+    for _ in range(60):
+        assert pack.send(highest_mv=3480, voltage_mv=54_000).cvl_mv == 54_000 - 200
+
+
+def test_cvl_never_goes_under_cells_times_vnom() -> None:
+    pack = knowing_pairs()
+    assert pack.send(highest_mv=3695, voltage_mv=53_000).cvl_mv == 16 * 3_300
+    assert pack.send(60, highest_mv=3695, voltage_mv=50_000, current_ma=50_000).cvl_mv == 16 * 3_300
+    assert pack.send(highest_mv=3705, voltage_mv=50_000).cvl_mv == 16 * 3_300
+
+
+def test_cvl_rises_slowly_when_the_highest_cell_is_two_steps_under_its_target() -> None:
+    pack = Pack()
+    pack.send(3, voltage_mv=54_880)
+    assert pack.send(highest_mv=3480, voltage_mv=54_880).cvl_mv == 54_680
+    assert pack.send(highest_mv=3430, voltage_mv=54_680).cvl_mv == 54_680
+    result = pack.send(highest_mv=3425, voltage_mv=54_680)
+    assert (result.cvl_mv, result.cvl_reason) == (54_680, "cell 3 at 3.425 V: held under 3.43 V")
+    result = pack.send(highest_mv=3420, voltage_mv=54_680)
+    assert (result.cvl_mv, result.cvl_reason) == (54_696, "cell 3 at 3.420 V: held under 3.43 V")
+    result = pack.send(highest_mv=3415, voltage_mv=54_680)
+    assert (result.cvl_mv, result.cvl_reason) == (54_712, "rises slowly again to 16 cells x 3.43 V")
+    result = pack.send(11, highest_mv=3415)
+    assert (result.cvl_mv, result.cvl_reason) == (54_880, "16 cells x 3.43 V")
+
+
+def test_cvl_does_not_rise_in_silence_nor_catch_up() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(highest_mv=3480, voltage_mv=54_000)
+    before = pack.send(highest_mv=3330).cvl_mv
+    assert pack.silent(8).cvl_mv == before
+    assert pack.send(highest_mv=3330).cvl_mv == before + 24, "1.5 s at 16 mV/s"
+
+
+def test_whatever_makes_ccl_0_holds_cvl_at_the_present_voltage() -> None:
+    for changes in (
+        {"status": DISCHARGE_ALLOWED},
+        {"status": BOTH | OVER_TMAX},
+        {"status": BOTH | UNDER_TMIN},
+    ):
+        pack = Pack()
+        pack.send(3)
+        result = pack.send(**changes)
+        assert (result.cvl_mv, result.cvl_reason) == (53_120, HELD_VOLTAGE)
+    assert rules({"max_charge_current": 0.0}).cvl_mv == 53_120
+    assert rules({"charge_rate": 0.0}).cvl_mv == 53_120
+
+
+def test_a_pack_over_cvl_does_not_lift_it_when_charging_is_denied() -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(status=DISCHARGE_ALLOWED, voltage_mv=56_000).cvl_mv == 54_880
+
+
+@pytest.mark.parametrize(
+    ("current_ma", "cvl"),
+    [
+        (3_000, 53_120), (3_125, 53_120 - 32), (60_000, 53_120 - 32),
+        (-3_000, 53_120), (-3_125, 53_120 + 8), (None, 53_120), (0, 53_120),
+    ],
+)  # fmt: skip
+def test_while_charging_is_denied_cvl_follows_the_current(current_ma: int | None, cvl: int) -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=DISCHARGE_ALLOWED)
+    assert pack.send(status=DISCHARGE_ALLOWED, current_ma=current_ma).cvl_mv == cvl
+
+
+@pytest.mark.parametrize(
+    ("current_ma", "cvl"), [(1_000, 53_120), (1_125, 53_088), (-1_000, 53_120), (-1_125, 53_128)]
+)
+def test_in_a_small_pack_one_ampere_is_a_current(current_ma: int, cvl: int) -> None:
+    pack = Pack()
+    pack.send(3, capacity_wh=1_600)
+    pack.send(status=DISCHARGE_ALLOWED, capacity_wh=1_600)
+    assert pack.send(status=DISCHARGE_ALLOWED, capacity_wh=1_600, current_ma=current_ma).cvl_mv == cvl
+
+
+@pytest.mark.parametrize(
+    ("after", "current_ma", "cvl"),
+    [(0.5, 20_000, -16), (0.5, -20_000, 4), (1.25, 20_000, -40), (5.0, 20_000, -48), (5.0, -20_000, 12)],
+)
+def test_while_charging_is_denied_cvl_moves_with_the_time_between_frames(
+    after: float, current_ma: int, cvl: int
+) -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=DISCHARGE_ALLOWED)
+    result = pack.send(after=after, status=DISCHARGE_ALLOWED, current_ma=current_ma)
+    assert result.cvl_mv == 53_120 + cvl
+
+
+def test_while_current_flows_in_that_should_not_cvl_goes_down_from_the_present_voltage() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=DISCHARGE_ALLOWED, voltage_mv=54_000)
+    result = pack.send(status=DISCHARGE_ALLOWED, voltage_mv=53_500, current_ma=20_000)
+    assert result.cvl_mv == 53_500 - 32
+
+
+def test_cvl_rises_under_a_discharge_no_further_than_its_base() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=DISCHARGE_ALLOWED, voltage_mv=54_800)
+    result = pack.send(30, status=DISCHARGE_ALLOWED, current_ma=-20_000, voltage_mv=54_000)
+    assert result.cvl_mv == 54_880
+
+
+def test_when_charging_is_denied_again_cvl_goes_to_the_voltage_of_that_moment() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=DISCHARGE_ALLOWED)
+    pack.send(40)
+    assert pack.limits.cvl_mv > 53_500
+    assert pack.send(status=DISCHARGE_ALLOWED, voltage_mv=53_200).cvl_mv == 53_200
+
+
+def test_the_floor_is_vnom_else_vlow_else_vmin() -> None:
+    denied = {"status": DISCHARGE_ALLOWED, "voltage_mv": 20_000, "lowest_mv": 2_905}
+    pack = Pack()
+    assert pack.send(**denied).cvl_mv == 16 * 2_900
+    pack.turn = 2
+    assert pack.send(2, **denied).cvl_mv == 16 * 3_000
+    assert pack.send(2, **denied).cvl_mv == 16 * 3_300
+
+
+def test_settings_that_came_later_lift_a_cvl_that_is_under_the_floor() -> None:
+    """Vnom is learned: CVL under cells x Vnom would sell the battery."""
+    pack = Pack()
+    pack.turn = 10
+    pack.send(3, voltage_mv=50_000)
+    assert pack.send(highest_mv=3695, voltage_mv=50_000).cvl_mv == 50_000 - 265 * 4
+    pack.turn = 4
+    assert pack.send(2, highest_mv=3695, voltage_mv=50_000).cvl_mv == 16 * 3_300
+
+
+# Settings that make no sense
+
+
+@pytest.mark.parametrize("vnom_mv", [0, 5, 1_495, 2_895])
+def test_a_nominal_voltage_that_no_cell_has_does_not_lift_the_limits(vnom_mv: int) -> None:
+    pack = Pack()
+    pack.turn = 4
+    high, low = divmod(vnom_mv // 5, 256)
+    pack.send(value=high)
+    pack.send(value=low)
+    pack.send(30)
+    assert pack.currents == (FULL_CCL, FULL_DCL)
+
+
+def test_a_nominal_voltage_of_at_least_vmin_counts() -> None:
+    pack = Pack()
+    pack.turn = 4
+    pack.send(value=2900 // 5 // 256)
+    pack.send(value=2900 // 5 % 256)
+    assert pack.send().ccl_ma == 172_413  # 16 kWh / (16 x 2.9 V) x 0.5 C
+    pack = Pack()
+    pack.turn = 4
+    pack.send(value=1500 // 5 // 256, vmin_mv=0)
+    pack.send(value=1500 // 5 % 256, vmin_mv=0)
+    assert pack.send(vmin_mv=0).ccl_ma == 333_333
+
+
+@pytest.mark.parametrize("vnom_mv", [3_400, 51_200, 327_675])
+def test_a_nominal_voltage_over_vbalance_does_not_take_every_way_down_from_cvl(vnom_mv: int) -> None:
+    pack = Pack()
+    pack.turn = 2  # Vlow 3.0 V first
+    pack.send(2)
+    high, low = divmod(vnom_mv // 5, 256)
+    pack.send(value=high)
+    pack.send(value=low)
+    pack.send(2)
+    assert pack.send(highest_mv=3480, voltage_mv=54_000).cvl_mv == 53_800
+    assert pack.send(highest_mv=3695, voltage_mv=40_000).cvl_mv == 48_000, "16 x Vlow"
+
+
+def test_a_vlow_over_vbalance_is_no_floor() -> None:
+    pack = Pack()
+    pack.turn = 2
+    pack.send(2, value=255)
+    pack.send(status=DISCHARGE_ALLOWED, voltage_mv=40_000)
+    assert pack.limits.cvl_mv == 16 * 2_900
+
+
+def test_a_floor_over_cells_times_vmax_does_not_lift_cvl_over_it() -> None:
+    pack = Pack()
+    odd = {"vmin_mv": 3_600, "vmax_mv": 3_000, "status": DISCHARGE_ALLOWED, "current_ma": 50_000}
+    for _ in range(10):
+        assert pack.send(**odd).cvl_mv == 16 * 3_000
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"vmax_mv": 3_300, "vbalance_mv": 3_400},
+        {"vmin_mv": 3_100, "lowest_mv": 3_310},
+        {"vmin_mv": 3_500},
+        {"vmin_mv": 0}, {"vmax_mv": 0}, {"vbalance_mv": 0}, {"vmin_mv": 0, "vmax_mv": 0, "vbalance_mv": 0},
+        {"vmin_mv": 327_675, "vmax_mv": 327_675, "vbalance_mv": 327_675},
+        {"voltage_mv": 0}, {"voltage_mv": 83_886_075}, {"capacity_wh": 6_553_500},
+        {"cells": 2, "lowest_cell": 1, "highest_cell": 2, "hottest_cell": 2},
+        {"cells": 255},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_without_sense_never_give_more_than_the_caps(odd: dict[str, Any]) -> None:
+    configured: dict[str, Any] = {"max_charge_current": 50.0, "max_discharge_current": 60.0}
+    pack = Pack(**configured)
+    for changes in ({}, {"status": 0}, {"highest_mv": 3_500}, {"lowest_mv": 2_950}, {"current_ma": None}):
+        result = pack.send(4, **(odd | changes))
+        vmax_mv = odd.get("vmax_mv", 3_700)
+        assert 0 <= result.ccl_ma <= 50_000
+        assert 0 <= result.dcl_ma <= 60_000
+        assert 0 <= result.cvl_mv <= odd.get("cells", 16) * vmax_mv
+
+
+def test_with_vmax_under_vbalance_vmax_counts() -> None:
+    result = rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_345)
+    assert (result.cvl_mv, result.ccl_ma) == (16 * 3_350, 100_000)
+    assert rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_350).ccl_ma == 0
+
+
+# Silence
+
+
+def test_for_less_than_hold_s_nothing_changes() -> None:
+    pack = Pack()
+    before = pack.send(3)
+    assert pack.silent(9.99) == before
+
+
+def test_a_lost_link_stops_charging_and_holds_cvl_at_the_last_voltage() -> None:
+    pack = Pack()
+    pack.send(3)
+    result = pack.silent(10)
+    assert result == Limits(
+        53_120, 0, FULL_DCL, "no frames from the BMS: held at the last voltage or float", NO_FRAMES,
+        "1 C of 303 Ah", False, True, "float", lost=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("voltage_mv", "cvl"),
+    [(54_800, 16 * 3_370), (53_925, 16 * 3_370), (53_915, 53_915), (53_120, 53_120), (50_000, 16 * 3_300)],
+    ids=["over float", "just over float", "just under", "under", "under Vnom"],
+)
+def test_at_loss_cvl_is_float_or_the_last_voltage_but_not_under_vnom(voltage_mv: int, cvl: int) -> None:
+    pack = knowing_pairs()
+    pack.send(voltage_mv=voltage_mv)
+    assert pack.silent(10).cvl_mv == cvl
+    assert pack.silent(60).cvl_mv == cvl
+
+
+def test_at_loss_cvl_does_not_rise_to_float() -> None:
+    pack = knowing_pairs()
+    assert pack.send(highest_mv=3480, voltage_mv=53_000).cvl_mv == 52_800
+    pack.send(highest_mv=3425, voltage_mv=54_500)
+    assert pack.silent(10).cvl_mv == 52_800
+
+
+def test_other_chemistries_float_100_mv_under_vbalance() -> None:
+    nmc = {"vmin_mv": 3_490, "vbalance_mv": 4_000, "vmax_mv": 4_150, "lowest_mv": 3_950, "highest_mv": 3_990}
+    pack = Pack()
+    pack.send(3, voltage_mv=64_000, **nmc)
+    assert pack.silent(10).cvl_mv == 16 * 3_900
+
+
+@pytest.mark.parametrize(
+    ("turn", "lowest_mv", "seconds"),
+    [(10, 3_000, 10), (10, 3_005, 60), (2, 3_100, 10), (2, 3_105, 60), (10, 0, 10)],
+    ids=["100 mV over Vmin", "over that", "100 mV over Vlow", "over that", "a cell at 0 V"],
+)
+def test_discharging_rides_through_a_silence_unless_nearly_empty(
+    turn: int, lowest_mv: int, seconds: int
+) -> None:
+    pack = Pack()
+    pack.turn = turn
+    pack.send(3, lowest_mv=lowest_mv)
+    before = pack.limits.dcl_ma
+    result = pack.silent(seconds - 0.01)
+    assert (result.dcl_ma, result.spent) == (before, False)
+    result = pack.silent(0.01)
+    assert (result.dcl_ma, result.dcl_reason, result.spent) == (0, NO_FRAMES, True)
+    assert not result.allow_discharge
+
+
+def test_vlow_under_vmin_does_not_shorten_what_counts_as_nearly_empty() -> None:
+    pack = Pack()
+    pack.turn = 2
+    pack.send(2, value=1)
+    pack.send(lowest_mv=3_000)
+    assert pack.silent(10).spent
+
+
+def test_hold_and_ride_through_are_configurable() -> None:
+    pack = Pack(hold_s=3.0, ride_through_s=5.0)
+    pack.send(3)
+    assert not pack.silent(2.99).lost
+    assert (pack.silent(0.01).lost, pack.limits.spent) == (True, False)
+    assert not pack.silent(1.99).spent
+    assert pack.silent(0.01).spent
+
+
+def test_a_ride_through_shorter_than_hold_does_not_stop_discharging_first() -> None:
+    pack = Pack(hold_s=10.0, ride_through_s=3.0)
+    pack.send(3)
+    assert (pack.silent(9.99).dcl_ma, pack.limits.spent) == (FULL_DCL, False)
+    assert pack.silent(0.01).dcl_ma == 0
+
+
+def test_in_no_second_of_a_long_silence_does_any_limit_rise() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=DISCHARGE_ALLOWED)
+    pack.send(20, current_ma=-20_000)
+    before = pack.limits
+    for _ in range(150):
+        after = pack.silent(1)
+        assert (after.cvl_mv, after.ccl_ma, after.dcl_ma) <= (before.cvl_mv, before.ccl_ma, before.dcl_ma)
+        assert after.cvl_mv <= before.cvl_mv
+        assert after.ccl_ma <= before.ccl_ma
+        assert after.dcl_ma <= before.dcl_ma
+        before = after
+
+
+def test_the_first_good_frames_heal_a_lost_link() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.silent(15)
+    first = pack.send()
+    assert (first.lost, first.ccl_ma, first.dcl_ma) == (False, 0, FULL_DCL)
+    assert first.ccl_reason == "waits for 3 frames in a row that permit it (1 so far)"
+    assert first.state == "bulk"
+    pack.send(2)
+    assert pack.currents == (FULL_CCL // 4, FULL_DCL)
+    assert pack.send(480).ccl_ma == FULL_CCL
+    assert pack.limits.cvl_mv == 54_880
+
+
+def test_after_the_ride_through_discharging_comes_back_by_a_ramp_too() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.silent(70)
+    assert pack.currents == (0, 0)
+    assert (pack.send(2).dcl_ma, pack.limits.spent) == (0, False)
+    assert pack.send().dcl_ma == FULL_DCL // 4
+
+
+def test_a_denial_in_force_when_the_link_is_lost_stays() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=CHARGE_ALLOWED)
+    assert pack.silent(20).dcl_ma == 0
+
+
+# State, chemistry
+
+
+def test_absorption_begins_at_vbalance_and_ends_50_mv_under_it() -> None:
+    pack = Pack()
+    assert pack.send(3, highest_mv=3_395).state == "bulk"
+    assert pack.send(highest_mv=3_400).state == "absorption"
+    assert pack.send(highest_mv=3_350).state == "absorption"
+    assert pack.send(highest_mv=3_345).state == "bulk"
+    assert pack.send(highest_mv=3_350).state == "bulk"
+
+
+@pytest.mark.parametrize(
+    ("configured", "vbalance_mv", "vnom_mv", "expected"),
+    [
+        ("auto", 2_600, None, "LTO"), ("auto", 2_995, None, "LTO"),
+        ("auto", 3_000, None, "LFP"), ("auto", 3_400, 3_300, "LFP"), ("auto", 3_795, None, "LFP"),
+        ("auto", 3_800, None, "NMC"), ("auto", 4_000, 3_700, "NMC"), ("auto", 4_000, 3_650, "NMC"),
+        ("auto", 4_000, 3_645, "NCA"), ("auto", 4_000, 0, "NMC"), ("auto", 0, None, "LFP"),
+        ("NCA", 3_400, 3_300, "NCA"), ("LTO", 3_400, None, "LTO"),
+    ],
+)  # fmt: skip
+def test_the_chemistry_is_told_from_vbalance_and_vnom(
+    configured: str, vbalance_mv: int, vnom_mv: int | None, expected: str
+) -> None:
+    settings = Settings(chemistry=configured)
+    assert limits.chemistry(settings, frame(vbalance_mv=vbalance_mv), vnom_mv) == expected
+
+
+@pytest.mark.parametrize(
+    ("chemistry", "mah"), [("LFP", 303_030), ("LTO", 416_666), ("NMC", 270_270), ("NCA", 277_777)]
+)
+def test_until_vnom_is_known_the_capacity_is_by_the_advised_voltage(chemistry: str, mah: int) -> None:
+    pack = Pack(chemistry=chemistry)
+    pack.send()
+    assert limits.capacity_mah(pack.bank.settings, pack.bank.pack) == mah
+
+
+# The step itself
+
+
+def test_a_step_without_news_gives_the_same_answer_and_memory() -> None:
+    pack = PackState()
+    memory = limits.Memory()
+    settings = Settings()
+    verdict = mirror.Verdict(mirror.Relays(), None, None, None)
+    for now in (1.0, 2.0, 3.0):
+        pack.take(frame(int(now)), now)
+        memory, _ = limits.step(settings, memory, pack, verdict, now)
+    again, same = limits.step(settings, memory, pack, verdict, 7.0)
+    assert again is memory
+    assert same is memory.limits
+
+
+def test_the_mirror_denies_in_its_own_words() -> None:
+    pack = PackState()
+    pack.take(frame(), 1.0)
+    verdict = mirror.Verdict(mirror.Relays(), None, "too much", "too little")
+    _, result = limits.step(Settings(), limits.Memory(), pack, verdict, 1.0)
+    assert result is not None
+    assert (result.ccl_reason, result.dcl_reason) == ("too much", "too little")
+
+
+def test_the_frame_of_these_tests_is_what_the_numbers_were_worked_out_for() -> None:
+    one: Frame = frame()
+    assert (one.cells, one.capacity_wh, one.vmin_mv, one.vbalance_mv, one.vmax_mv) == (
+        16, 16_000, 2_900, 3_400, 3_700,
+    )  # fmt: skip
+    assert (PAIRS[2] * 256 + PAIRS[3]) * 5 == 3_000
+    assert (PAIRS[4] * 256 + PAIRS[5]) * 5 == 3_300
+    assert dataclasses.replace(one).status == BOTH

@@ -1,0 +1,485 @@
+"""The configuration file: what a user may write, and what is said to one who mistyped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbus_smartbms.bank import Bank
+from dbus_smartbms.limits import Limits
+from dbus_smartbms.settings import OPTIONS, Configuration, Option, Settings, example, load
+from rig import frame
+
+BOTH_CAREFUL = frozenset({"charge_rate", "discharge_rate"})
+POINT = "decimals take a point, not a comma"
+IGNORED = "? The line is ignored"
+CCL_CAREFUL = "CCL is at most 0.1 C, so that a mistake raises no limit"
+DCL_CAREFUL = "DCL is at most 0.1 C, so that a mistake raises no limit"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "bms.ini"
+
+
+def read(file: Path, text: str, *overrides: str) -> Configuration:
+    file.write_text(text, encoding="utf-8")
+    return load(file, list(overrides))
+
+
+def said(configuration: Configuration, file: Path) -> list[str]:
+    """The problems, the file's name left out where it stands first."""
+    return [problem.removeprefix(f"{file}, ") for problem in configuration.problems]
+
+
+def limits_of(settings: Settings, **changes: Any) -> Limits:
+    bank = Bank(settings)
+    for second in range(3):
+        bank.take(frame(second, **changes), float(second))
+    assert bank.limits is not None
+    return bank.limits
+
+
+# Without a problem
+
+
+def test_without_a_file_everything_is_at_its_default() -> None:
+    assert load(None, []) == Configuration(Settings(), [])
+
+
+def test_a_file_that_is_not_there_is_no_problem(file: Path) -> None:
+    assert load(file, []) == Configuration(Settings(), [])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n\n", "# nothing\n; at all\n", "[limits]\n[pack]\n", "\ufeff[pack]\n"]
+)
+def test_an_empty_file_is_no_problem(file: Path, text: str) -> None:
+    assert read(file, text) == Configuration(Settings(), [])
+
+
+WHOLE = """
+# A pack in a boat
+[pack]
+generation = b
+Mode = NORMAL          ; as set in its app
+chemistry=lfp
+temperature : vendor
+tmin_charge = 2.5
+tmin_discharge = -20
+tmax = 55              # degC
+charge_restart = 90
+discharge_restart = 15
+
+[ limits ]
+max_charge_current = 80
+max_discharge_current = 1e2
+charge_rate = .3
+discharge_rate = 2
+charge_margin_mv = 25
+
+[LINK]
+devices = /dev/serial/by-id/usb-123:x#1
+hold_s = 5
+ride_through_s = 5
+[log]
+level = Warning
+"""
+
+
+def test_every_key_is_read(file: Path) -> None:
+    assert read(file, WHOLE) == Configuration(
+        Settings(
+            generation="B", mode="normal", chemistry="LFP", temperature="vendor",
+            tmin_charge=2.5, tmin_discharge=-20.0, tmax=55.0, charge_restart=90.0, discharge_restart=15.0,
+            max_charge_current=80.0, max_discharge_current=100.0, charge_rate=0.3, discharge_rate=2.0,
+            charge_margin_mv=25.0, devices="/dev/serial/by-id/usb-123:x#1", hold_s=5.0, ride_through_s=5.0,
+            level="warning",
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["\r\n", "\r"])
+def test_a_file_from_another_editor_reads_the_same(file: Path, ending: str) -> None:
+    file.write_bytes(b"\xef\xbb\xbf" + WHOLE.strip().replace("\n", ending).encode())
+    assert load(file, []) == read(file, WHOLE)
+
+
+def test_a_line_separator_in_a_comment_does_not_begin_a_line(file: Path) -> None:
+    text = "[limits]\n# once\u2028max_charge_current = 500\x0cmax_charge_current = 500\x85charge_rate = 5\n"
+    assert read(file, text) == Configuration(Settings(), [])
+
+
+def test_the_shipped_example_changes_nothing(file: Path) -> None:
+    assert read(file, example()) == Configuration(Settings(), [])
+
+
+def test_every_line_of_the_shipped_example_may_be_uncommented(file: Path) -> None:
+    keys = [f"#{option.key} =" for option in OPTIONS]
+    lines = [line[1:] if line.startswith(tuple(keys)) else line for line in example().splitlines()]
+    assert sum(not line.startswith(("#", "[")) and bool(line) for line in lines) == len(OPTIONS)
+    assert read(file, "\n".join(lines)) == Configuration(Settings(), [])
+
+
+def test_every_option_says_what_it_means_and_what_is_allowed() -> None:
+    for option in OPTIONS:
+        assert option.meaning
+        assert option.allowed in example()
+        assert option.default is None or not option.unit or option.low <= float(option.default) <= option.high
+
+
+# Numbers and their ends
+
+
+NUMBERS = [option for option in OPTIONS if option.unit]
+
+
+@pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
+def test_a_number_may_be_at_either_end_of_its_range_and_no_further(file: Path, option: Option) -> None:
+    def problems(value: float) -> list[str]:
+        text = f"[link]\nride_through_s = 120\n[{option.section}]\n{option.key} = {value}\n"
+        if option.key == "ride_through_s":
+            text = f"[link]\nhold_s = 3\nride_through_s = {value}\n"
+        return read(file, text).problems
+
+    assert problems(option.low) == problems(option.high) == []
+    for value in (option.low - 0.01, option.high + 0.01):
+        (problem,) = problems(value)
+        assert f"'{value}' is not {option.allowed}" in problem
+
+
+def test_the_ranges_are_those_of_the_design() -> None:
+    ranges = {option.key: (option.low, option.high) for option in NUMBERS}
+    assert (ranges["hold_s"], ranges["ride_through_s"]) == ((3, 30), (3, 120))
+    assert ranges["tmax"] == ranges["tmin_charge"] == ranges["tmin_discharge"] == (-40, 85)
+
+
+# What is said of a mistake
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("tmax = warm", "[pack] tmax: 'warm' is not a number from -40 to 85 degC; it stays unset"),
+        ("tmax = 86", "[pack] tmax: '86' is not a number from -40 to 85 degC; it stays unset"),
+        ("tmax = nan", "[pack] tmax: 'nan' is not a number from -40 to 85 degC; it stays unset"),
+        ("tmax = inf", "[pack] tmax: 'inf' is not a number from -40 to 85 degC; it stays unset"),
+        ("tmax = 4_5", "[pack] tmax: '4_5' is not a number from -40 to 85 degC; it stays unset"),
+        ("tmax = 45 degC", "[pack] tmax: '45 degC' is not a number from -40 to 85 degC; it stays unset"),
+        ("tmax = 45,5", f"[pack] tmax: '45,5' is not a number from -40 to 85 degC; {POINT}; it stays unset"),
+        ("mode = crit", "[pack] mode: 'crit' is not one of normal, critical; critical is used"),
+        ("mode =", "[pack] mode: '' is not one of normal, critical; critical is used"),
+        ("generation = D", "[pack] generation: 'D' is not one of A, B, C; C is used"),
+        ("tmux = 45", "unknown key 'tmux' in [pack], did you mean [pack] tmax? The line is ignored"),
+        ("hold_s = 20", "unknown key 'hold_s' in [pack], did you mean [link] hold_s? The line is ignored"),
+        ("tmin = 5", "unknown key 'tmin' in [pack], did you mean [pack] tmin_charge? The line is ignored"),
+        ("sailing = yes", "unknown key 'sailing' in [pack]; the line is ignored"),
+        ("= 5", "unknown key '' in [pack], did you mean [pack] mode? The line is ignored"),
+        ("tmax 45", "expected 'key = value', found 'tmax', did you mean [pack] tmax? The line is ignored"),
+        ("lorem ipsum", "expected 'key = value', found 'lorem'; the line is ignored"),
+        ("[limits", "'[limits' is read as [limits]"),
+        ("[limit]", "unknown section [limit], did you mean [limits]?"),
+        ("[]", "unknown section [], did you mean [log]?"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line_and_what_is_used_instead(
+    file: Path, line: str, message: str
+) -> None:
+    configuration = read(file, f"# a file\n[pack]\n{line}\n")
+    assert configuration.problems == [f"{file}, line 3: {message}"]
+    assert configuration.settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ("tmax = 45",
+         [f"line 1: 'tmax' stands before the first [section], did you mean [pack] tmax{IGNORED}"]),
+        ("[pak]\ntmax = 45",
+         ["line 1: unknown section [pak], did you mean [pack]?",
+          f"line 2: 'tmax' is in the unknown section [pak], did you mean [pack] tmax{IGNORED}"]),
+        ("[link]\ndevices =", ["line 2: [link] devices: '' is not a text; auto is used"]),
+        ("[link]\nhold_s = 2", ["line 2: [link] hold_s: '2' is not a number from 3 to 30 s; 10 is used"]),
+        ("[link]\nhold_s = 12,5",
+         [f"line 2: [link] hold_s: '12,5' is not a number from 3 to 30 s; {POINT}; 10 is used"]),
+        ("[link]\nhold_s = 12.5\nhold_s = x",
+         ["line 3: [link] hold_s: 'x' is not a number from 3 to 30 s; 12.5 is used"]),
+        ("[link]\nhold_s = 12.5\nhold_s = 14",
+         ["line 3: [link] hold_s is set again (first in line 2); 14 is used"]),
+        ("[log]\nlevel = info\nLEVEL = error\nlevel = debug",
+         ["line 3: [log] level is set again (first in line 2); error is used",
+          "line 4: [log] level is set again (first in line 2); debug is used"]),
+        ("[pack]\ntmax = 45\ntmax =",
+         ["line 3: [pack] tmax is set again (first in line 2); it stays unset"]),
+        ("[link]\nride_through_s = 5", ["line 2: [link] ride_through_s 5 is under hold_s; 10 is used"]),
+        ("[link]\nhold_s = 30\nride_through_s = 29.5",
+         ["line 3: [link] ride_through_s 29.5 is under hold_s; 30 is used"]),
+    ],
+)  # fmt: skip
+def test_mistakes_over_several_lines(file: Path, text: str, messages: list[str]) -> None:
+    assert said(read(file, text), file) == messages
+
+
+def test_what_was_read_before_a_mistake_stays(file: Path) -> None:
+    assert read(file, "[link]\nhold_s = 12.5\nhold_s = x\n").settings.hold_s == 12.5
+    assert read(file, "[link]\nhold_s = x\nhold_s = 12.5\n").settings.hold_s == 12.5
+    assert read(file, "[link]\nhold_s = 12.5\nhold_s = 14\n").settings.hold_s == 14.0
+
+
+def test_a_section_whose_bracket_is_missing_is_read_as_meant(file: Path) -> None:
+    configuration = read(file, "[pack]\n[limits\nmax_charge_current = 20\n")
+    assert said(configuration, file) == ["line 2: '[limits' is read as [limits]"]
+    assert configuration.settings == Settings(max_charge_current=20.0)
+
+
+def test_ride_through_is_never_shorter_than_hold(file: Path) -> None:
+    assert read(file, "[link]\nride_through_s = 5\n").settings.ride_through_s == 10.0
+    assert read(file, "[link]\nhold_s = 30\nride_through_s = 29.5\n").settings.ride_through_s == 30.0
+    from_both = read(file, "[link]\nride_through_s = 15\n", "link.hold_s=20")
+    assert from_both.settings.ride_through_s == 20.0
+    assert said(from_both, file) == ["line 2: [link] ride_through_s 15 is under hold_s; 20 is used"]
+    assert load(None, ["link.ride_through_s=5"]).problems == [
+        "[link] ride_through_s 5 is under hold_s; 10 is used"
+    ]
+
+
+# Files that cannot be read
+
+
+def test_a_file_that_is_not_utf_8_lowers_the_limits_and_cuts_no_power(file: Path) -> None:
+    file.write_bytes(b"[limits]\nmax_charge_current = 80 # H\xf6chstens\n")
+    configuration = load(file, [])
+    assert configuration.problems == [
+        f"{file}: cannot be read (it is not UTF-8 text); CCL and DCL are at most 0.1 C"
+    ]
+    assert configuration.settings == Settings(charge_rate=0.1, discharge_rate=0.1, careful=BOTH_CAREFUL)
+    limits = limits_of(configuration.settings)
+    assert (limits.ccl_ma, limits.dcl_ma) == (30_303, 30_303)
+
+
+def test_a_utf_16_file_is_named_too(file: Path) -> None:
+    file.write_bytes("[limits]\nmax_charge_current = 80\n".encode("utf-16"))
+    assert "it is not UTF-8 text" in load(file, []).problems[0]
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    configuration = load(tmp_path, [])
+    assert configuration.problems == [
+        f"{tmp_path}: cannot be read (Is a directory); CCL and DCL are at most 0.1 C"
+    ]
+    assert configuration.settings.careful == BOTH_CAREFUL
+
+
+def test_a_file_where_a_folder_should_be_is_named(file: Path) -> None:
+    file.write_text("")
+    assert "Not a directory" in load(file / "bms.ini", []).problems[0]
+
+
+# Current caps
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "max_charge_current = 8O",
+        "max_charge_current = 80 A",
+        "max_charge_current = 80,5",
+        "max_charge_current = -1",
+        "max_charge_current = 10001",
+        "max_charge_current = nan",
+        "max_charge_current = 8_0",
+        "max_charge_current 80",
+        "max_chrge_current = 80",
+        "max charge current = 80",
+        "maxchargecurrent = 80",
+        "max_charge = 80",
+        "max_current = 80",
+        "charge_current = 80",
+        "charge_rate = 50 %",
+        "charge_rate = 6",
+        "charge_rate =",
+        "chargerate = 0.9",
+        "rate = 0.9",
+        "[limits] max_charge_current = 80",
+    ],
+)
+def test_a_cap_on_charging_that_cannot_be_read_becomes_a_tenth_c(file: Path, line: str) -> None:
+    configuration = read(file, f"[limits]\n{line}\n")
+    (problem,) = said(configuration, file)
+    assert problem.startswith("line 2: ")
+    assert problem.endswith(CCL_CAREFUL)
+    limits = limits_of(configuration.settings)
+    assert (limits.ccl_ma, limits.dcl_ma) == (30_303, 303_030)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "max_discharge_current = x", "max_dischrge_current = 80", "max_discharge_current 80",
+        "max_discharge = 80", "discharge_current = 80", "discharge_rate = 6", "dischargerate = 2",
+    ],
+)  # fmt: skip
+def test_a_cap_on_discharging_that_cannot_be_read_becomes_a_tenth_c(file: Path, line: str) -> None:
+    configuration = read(file, f"[limits]\n{line}\n")
+    (problem,) = said(configuration, file)
+    assert problem.endswith(DCL_CAREFUL)
+    limits = limits_of(configuration.settings)
+    assert (limits.ccl_ma, limits.dcl_ma) == (151_515, 30_303)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "max_charge_current = 80",
+        "[limit]\nmax_charge_current = 80",
+        "[pack]\nmax_charge_current = 80",
+        "[pack 1234]\ncharge_rate = 0.2",
+        "[battery]\nMAX_CHARGE_CURRENT = 80",
+        "[limits}\nmax_charge_current = 80",
+    ],
+)
+def test_a_cap_in_the_wrong_place_becomes_a_tenth_c(file: Path, text: str) -> None:
+    configuration = read(file, text)
+    assert said(configuration, file)[-1].endswith(CCL_CAREFUL)
+    assert limits_of(configuration.settings).ccl_ma == 30_303
+
+
+@pytest.mark.parametrize(
+    ("valid", "ccl"),
+    [
+        ("max_charge_current = 80", 30_303),
+        ("max_charge_current = 20", 20_000),
+        ("charge_rate = 0.5", 30_303),
+        ("charge_rate = 0.05", 15_151),
+        ("max_charge_current = 0", 0),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_mistyped_cap_beside_a_valid_one_never_gives_more_than_either(
+    file: Path, valid: str, ccl: int, first: bool
+) -> None:
+    lines = [valid, "max_chrge_current = 500"]
+    configuration = read(file, "\n".join(["[limits]", *(lines if first else reversed(lines))]))
+    assert limits_of(configuration.settings).ccl_ma == ccl
+
+
+def test_an_override_does_not_lift_the_limit_that_a_mistake_lowered(file: Path) -> None:
+    for override in ("limits.max_charge_current=500", "limits.charge_rate=2"):
+        configuration = read(file, "[limits]\nmax_charge_current = x\n", override)
+        assert limits_of(configuration.settings).ccl_ma == 30_303
+
+
+def test_a_tenth_c_holds_when_the_capacity_is_0(file: Path) -> None:
+    configuration = read(file, "[limits]\nmax_charge_current = 50\ncharge_rate = x\n")
+    assert limits_of(configuration.settings, capacity_wh=0).ccl_ma == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "used"),
+    [
+        (("80", "20"), "20"), (("20", "80"), "20"), (("20", ""), "20"), (("", "20"), "20"), (("0", ""), "0"),
+        (("30", "20", "25"), "20"),
+    ],
+)  # fmt: skip
+def test_of_a_cap_that_is_set_twice_the_lower_counts(file: Path, values: tuple[str, ...], used: str) -> None:
+    lines = [f"max_charge_current = {value}" for value in values]
+    configuration = read(file, "\n".join(["[limits]", *lines]))
+    assert configuration.settings.max_charge_current == float(used)
+    assert said(configuration, file)[-1] == (
+        f"line {len(values) + 1}: [limits] max_charge_current is set again (first in line 2); {used} is used"
+    )
+
+
+def test_of_a_rate_that_is_set_twice_the_lower_counts(file: Path) -> None:
+    assert read(file, "[limits]\ncharge_rate = 0.2\ncharge_rate = 1\n").settings.charge_rate == 0.2
+
+
+@given(st.text(alphabet="abcdegmrtux_=:[]#; \n0123456789.,-\ufeffé", max_size=200))
+def test_no_text_raises_and_none_gives_more_than_it_says(text: str) -> None:
+    configuration = _load_text("[limits]\n" + text)
+    settings = configuration.settings
+    assert settings.charge_rate <= 0.5 or "charge_rate" in text
+    assert all(settings.__getattribute__(name) <= 0.1 for name in settings.careful)
+    assert settings.hold_s <= settings.ride_through_s
+
+
+_SCRATCH: list[Path] = []
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _scratch(tmp_path_factory: pytest.TempPathFactory) -> None:
+    _SCRATCH[:] = [tmp_path_factory.mktemp("settings") / "any.ini"]
+
+
+def _load_text(text: str) -> Configuration:
+    _SCRATCH[0].write_text(text, encoding="utf-8")
+    return load(_SCRATCH[0], [])
+
+
+@given(
+    st.sampled_from([option for option in OPTIONS if option.caps]),
+    st.integers(0, 30),
+    st.sampled_from("abcdefghijklmnopqrstuvwxyz_0123456789"),
+    st.sampled_from(["drop", "change", "insert"]),
+)
+def test_one_wrong_letter_in_a_cap_never_raises_a_limit(
+    option: Option, place: int, letter: str, change: str
+) -> None:
+    """CCL and DCL are at most what they are with the line right, or without it, whichever is lower."""
+    place %= len(option.key)
+    rest = option.key[place + (change != "insert") :]
+    key = option.key[:place] + ("" if change == "drop" else letter) + rest
+    value = "0.2" if option.unit == "C" else "50"
+    typed = limits_of(_load_text(f"[limits]\n{key} = {value}\n").settings)
+    meant = limits_of(_load_text(f"[limits]\n{option.key} = {value}\n").settings)
+    assert typed.ccl_ma <= meant.ccl_ma
+    assert typed.dcl_ma <= meant.dcl_ma
+
+
+# Overrides from the command line
+
+
+def test_overrides_win_over_the_file(file: Path) -> None:
+    configuration = read(
+        file, "[limits]\nmax_charge_current = 80\n", "limits.max_charge_current=90", "pack.mode=normal"
+    )
+    assert configuration == Configuration(Settings(max_charge_current=90.0, mode="normal"), [])
+
+
+def test_an_override_may_have_spaces_capitals_and_an_equals_sign() -> None:
+    settings = load(None, [" Limits.Charge_Rate = 0.3 ", "link.devices=/dev/a=b"]).settings
+    assert (settings.charge_rate, settings.devices) == (0.3, "/dev/a=b")
+
+
+def test_of_two_overrides_the_later_counts() -> None:
+    assert load(None, ["link.hold_s=20", "link.hold_s=15"]).settings.hold_s == 15.0
+
+
+def test_an_empty_override_takes_a_value_away(file: Path) -> None:
+    assert read(file, "[pack]\ntmax = 45\n", "pack.tmax=").settings.tmax is None
+
+
+EXPECTED = "expected section.key=value, for example "
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("limits.max_charge_current=x", "'x' is not a number from 0 to 10000 A"),
+        ("limits.charge_rate=", "'' is not a number from 0 to 5 C"),
+        ("limits.charge_rate=0,5", f"'0,5' is not a number from 0 to 5 C; {POINT}"),
+        ("pack.mode=fast", "'fast' is not one of normal, critical"),
+        ("limits.max_charge_current", EXPECTED + "limits.max_charge_current=..."),
+        ("limits.max_chrge_current=80", EXPECTED + "limits.max_charge_current=..."),
+        ("max_charge_current=80", EXPECTED + "limits.max_charge_current=..."),
+        ("", EXPECTED + "pack.mode=..."),
+    ],
+)
+def test_a_wrong_override_is_a_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match="--set ") as caught:
+        load(None, ["link.hold_s=20", override])
+    assert str(caught.value) == f"--set {override}: {sentence}"
