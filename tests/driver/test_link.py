@@ -113,7 +113,12 @@ async def test_a_silence_before_bytes_is_passed_on(tmp_path: Path) -> None:
     line = rig.Line(tmp_path / "tty")
     read: list[tuple[bytes, bool]] = []
     task = asyncio.create_task(Link(str(line.path), lambda data, idle: read.append((data, idle))).run())
-    await rig.until(lambda: line.write(b"a") or read)
+
+    def read_after_writing() -> object:
+        line.write(b"a")
+        return read
+
+    await rig.until(read_after_writing)
     await asyncio.sleep(0.25)
     line.write(b"b")
     await rig.until(lambda: read[-1] == (b"b", True))
