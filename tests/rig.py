@@ -113,6 +113,12 @@ class Line:
         self.path.symlink_to(os.ttyname(slave))
         os.close(slave)
 
+    def __enter__(self) -> Line:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.unplug()
+
     def unplug(self) -> None:
         """The device goes, as when the cable is pulled."""
         if self._master >= 0:
@@ -158,6 +164,13 @@ class Process:
     @property
     def text(self) -> str:
         return self.log.read_text(errors="replace")
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        print(self.text)  # shown when the test fails
+        self.kill()
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal; the exit status."""
@@ -307,9 +320,17 @@ class Driver:
 
     async def ready(self, **changes: Any) -> None:
         """Let it read frames until it is on the bus and permits."""
-        await until(lambda: "reading " in self.log)
+        await self.logged("reading ")
         await self.line.pour(*(frame(turn, **changes) for turn in range(4)))
-        await until(lambda: "on the bus" in self.log)
+        await self.logged("on the bus")
+
+    async def logged(self, words: str, times: int = 1) -> None:
+        """Wait for words in its log."""
+        try:
+            await until(lambda: self.log.count(words) >= times)
+        except TimeoutError as error:
+            error.add_note(f"{words!r} is not in the log:\n{self.log}")
+            raise
 
     def figure(self, name: str) -> int:
         """A figure of the process in kB or pieces: VmRSS, Threads ... of /proc, or open "files"."""

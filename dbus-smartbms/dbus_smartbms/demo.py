@@ -69,7 +69,7 @@ class _Demo:
     async def run(self, seconds: float | None) -> int:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: the window was closed
             loop.add_signal_handler(number, ended.set)
         showing = asyncio.create_task(self._show())
         waiting = asyncio.create_task(ended.wait())

@@ -80,10 +80,11 @@ class Line:
         if self.path is None:
             return
         path, self.path = self.path, None
-        self._hang_up.unregister(self._master)
-        os.close(self._master)
+        # The link first: the number of a closed pty is free for the next program that asks for one.
         if self._link and self._link.is_symlink() and str(self._link.readlink()) == path:
             self._link.unlink()
+        self._hang_up.unregister(self._master)
+        os.close(self._master)
 
     def write(self, data: bytes) -> None:
         """Send bytes; without a client, or with one that does not read, they are lost."""

@@ -499,10 +499,10 @@ async def test_the_name_comes_with_the_second_frame_and_everything_behind_it(
     """Who looks when the name appears looks once: each path has to be there by then."""
     with rig.driver(tmp_path, bus.address, DBUS_SMARTBMS_LIBRARY=library) as driver:
         async with rig.Client(bus.address, SERVICE) as client:
-            await rig.until(lambda: "reading " in driver.log)
+            await driver.logged("reading ")
             await driver.line.pour(rig.frame(0))
             driver.line.write(bytes(range(58)))
-            await rig.until(lambda: "CVL" in driver.log)  # the first frame was taken
+            await driver.logged("CVL")  # the first frame was taken
             assert await client.owner() is None
             await driver.line.pour(rig.frame(1))
             await rig.until(lambda: client.signals)
@@ -617,7 +617,7 @@ async def test_a_taken_name_is_said_once_and_taken_when_free(
         await client.daemon("RequestName", "su", SERVICE, 4)
         await client.daemon("AddMatch", "s", "type='signal',member='NameOwnerChanged',arg2=''")
         with rig.driver(tmp_path, bus.address, DBUS_SMARTBMS_LIBRARY=library) as driver:
-            await rig.until(lambda: "reading " in driver.log)
+            await driver.logged("reading ")
             await driver.line.pour(rig.frame(0), rig.frame(1))
 
             def tries() -> int:
@@ -630,7 +630,7 @@ async def test_a_taken_name_is_said_once_and_taken_when_free(
             assert "on the bus" not in driver.log
             assert driver.figure("files") <= files
             await client.daemon("ReleaseName", "s", SERVICE)
-            await rig.until(lambda: "on the bus" in driver.log)
+            await driver.logged("on the bus")
             assert await client.get("/Dc/0/Voltage") == 53.12
             assert driver.log.count("is taken") == 1
 
@@ -642,7 +642,7 @@ async def test_it_is_back_after_the_daemons_restart(
         await driver.ready()
         files = driver.figure("files")
         bus.stop()
-        await rig.until(lambda: "the bus is gone" in driver.log)
+        await driver.logged("the bus is gone")
         await driver.line.pour(rig.frame(9, voltage_mv=52_000))
         bus.socket.unlink(missing_ok=True)
         begin = time.monotonic()
@@ -670,11 +670,11 @@ async def test_a_bus_that_stands_still_costs_no_memory(tmp_path: Path, bus: rig.
         bus.process.send_signal(signal.SIGSTOP)
         frames = (rig.frame(turn, voltage_mv=52_000 + 5 * (turn % 200)) for turn in range(4_000))
         await driver.line.pour(*frames)
-        await rig.until(lambda: "the bus does not take our messages" in driver.log)
+        await driver.logged("the bus does not take our messages")
         grown = driver.figure("VmRSS") - memory
         bus.process.send_signal(signal.SIGCONT)
         async with rig.Client(bus.address, SERVICE) as client:
-            await rig.until(lambda: driver.log.count("on the bus") == 2)
+            await driver.logged("on the bus", 2)
             await driver.line.pour(rig.frame(3))
             await rig.until(lambda: said(client, "/Dc/0/Voltage", {"d": 53.12}))
         assert grown < 10_000, "kB"
@@ -710,9 +710,9 @@ async def test_without_a_bus_it_lives_and_says_so_once(tmp_path: Path, library: 
     """No socket; then one that hangs up in the handshake, where dbus-next would spin; then a bus."""
     socket = tmp_path / "bus"
     with rig.driver(tmp_path, f"unix:path={socket}", DBUS_SMARTBMS_LIBRARY=library) as driver:
-        await rig.until(lambda: "reading " in driver.log)
+        await driver.logged("reading ")
         await driver.line.pour(rig.frame(0), rig.frame(1))
-        await rig.until(lambda: "no bus" in driver.log)
+        await driver.logged("no bus")
         calls = []
 
         async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -741,7 +741,7 @@ async def test_a_gx_that_does_not_answer_does_not_keep_it_off_the_bus(
         await client.daemon("RequestName", "su", "com.victronenergy.system", 4)
         client.bus.add_message_handler(lambda message: message.message_type is MessageType.METHOD_CALL)
         with rig.driver(tmp_path, bus.address, DBUS_SMARTBMS_LIBRARY=library) as driver:
-            await rig.until(lambda: "reading " in driver.log)
+            await driver.logged("reading ")
             begin = time.monotonic()
             await driver.line.pour(rig.frame(0), rig.frame(1))
             await rig.until(client.owner)

@@ -89,11 +89,12 @@ def test_without_a_dbus_daemon_it_says_what_to_type(tmp_path: Path) -> None:
     assert ended.stderr == "dbus-smartbms demo: dbus-daemon is missing; install it: apt-get install dbus\n"
 
 
-def test_sigterm_ends_it_cleanly(scratch: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_kill_or_a_closed_window_ends_it_cleanly(scratch: Path, number: signal.Signals) -> None:
     process = subprocess.Popen([*rig.PROGRAM, "demo", "--cells", "2"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert "123\\SmartBMS" in process.stdout.readline()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     assert process.wait(rig.PATIENCE_S) == 0
     process.stdout.close()
     assert nothing_is_left(scratch)

@@ -11,7 +11,7 @@ from serial.tools import list_ports
 from serial.tools.list_ports_common import ListPortInfo
 
 import rig
-from dbus_smartbms.link import Cable, Link, find_cables
+from dbus_smartbms.link import IDLE_S, Cable, Link, find_cables
 
 
 def port(device: str, product: str | None, serial_number: str | None) -> ListPortInfo:
@@ -95,12 +95,13 @@ async def test_a_device_that_cannot_be_opened_is_said(
 async def test_a_line_that_another_program_reads_is_not_shared(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    line = rig.Line(tmp_path / "tty")
-    other = rig.Process(tmp_path, "record", "--device", str(line.path))
-    await rig.until(lambda: "reading" in other.text)
-    await run_until_said(Link(str(line.path), lambda _data, _idle: None), caplog, "cannot open")
-    assert other.end() == 0
-    line.unplug()
+    with (
+        rig.Line(tmp_path / "tty") as line,
+        rig.Process(tmp_path, "record", "--device", str(line.path)) as other,
+    ):
+        await rig.until(lambda: "reading" in other.text)
+        await run_until_said(Link(str(line.path), lambda _data, _idle: None), caplog, "cannot open")
+        assert other.end() == 0
 
 
 @pytest.mark.usefixtures("usb")
@@ -110,18 +111,17 @@ async def test_two_cables_are_said(caplog: pytest.LogCaptureFixture) -> None:
 
 
 async def test_a_silence_before_bytes_is_passed_on(tmp_path: Path) -> None:
-    line = rig.Line(tmp_path / "tty")
     read: list[tuple[bytes, bool]] = []
-    task = asyncio.create_task(Link(str(line.path), lambda data, idle: read.append((data, idle))).run())
+    with rig.Line(tmp_path / "tty") as line:
+        task = asyncio.create_task(Link(str(line.path), lambda data, idle: read.append((data, idle))).run())
 
-    def read_after_writing() -> object:
-        line.write(b"a")
-        return read
+        def read_after_writing() -> object:
+            line.write(b"a")
+            return read
 
-    await rig.until(read_after_writing)
-    await asyncio.sleep(0.25)
-    line.write(b"b")
-    await rig.until(lambda: read[-1] == (b"b", True))
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    line.unplug()
+        await rig.until(read_after_writing)
+        await asyncio.sleep(IDLE_S + 0.05)
+        line.write(b"b")
+        await rig.until(lambda: read[-1] == (b"b", True))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
