@@ -58,7 +58,9 @@ async def run(signals: Iterator[Signal], name: str, line: str | None, every_s: f
 
     if line is not None:
         loop = asyncio.get_running_loop()
-        await serial_asyncio.create_serial_connection(loop, lambda: Reader(send), line, baudrate=BIT_RATE)
+        await serial_asyncio.create_serial_connection(
+            loop, lambda: Reader(send), line, baudrate=BIT_RATE, exclusive=True
+        )
     await bus.request_name(name)  # last, so that who sees it knows that the line is read
     while line is None:
         await asyncio.sleep(every_s)

@@ -26,12 +26,13 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("dbus-smartbms", "protocol", "tests", "bench")]
 
-import damage  # noqa: E402  the path comes first
-import live  # noqa: E402
+import live  # noqa: E402  the path comes first
+from live import BARE, TIMED, Stand  # noqa: E402
+
+import damage  # noqa: E402
 from dbus_smartbms.driver import SERVICE  # noqa: E402
 from dbus_smartbms.replay import replay  # noqa: E402
 from dbus_smartbms.settings import Configuration  # noqa: E402
-from live import BARE, TIMED, Stand  # noqa: E402
 from smartbms_protocol import BIT_RATE, FrameStream, encode  # noqa: E402
 
 CELLS = (2, 16, 255)
@@ -169,7 +170,7 @@ def show_latency(interval_s: float, stands: Sequence[Stand], begin: float) -> No
 def show_cpu(interval_s: float, stands: Sequence[Stand]) -> None:
     """Part by part, so that what is compared ran in the same seconds."""
     cpu = {
-        name: [[part[name].cpu_s / part[name].frames * 1e3 for part in stand.windows] for stand in stands]
+        name: [[part[name].s_per_1000 for part in stand.windows] for stand in stands]
         for name in (SERVICE, BARE, TIMED)
     }
     noise = f"{len(stands[0].windows)} parts of the run"

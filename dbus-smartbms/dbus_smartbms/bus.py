@@ -63,10 +63,10 @@ class _Bus(_MessageBus):  # type: ignore[misc,valid-type]
 
 
 class _Patient:
-    """A socket to send with: where it would block it has sent nothing.
+    """A socket to send with: where it would block it has sent nothing, where it is closed everything.
 
     Both libraries end the connection where a message meets a full socket, which a large GetItems
-    asked for by several clients at once is enough for.
+    asked for by several clients at once is enough for.  Of a closed one the reader tells.
     """
 
     def __init__(self, socket: Any) -> None:
@@ -77,6 +77,8 @@ class _Patient:
             count: int = self._socket.send(data)
         except BlockingIOError:
             return 0
+        except OSError:
+            return len(data)
         return count
 
 
@@ -264,12 +266,13 @@ class Service(Connection):
         return self.owned
 
     async def leave(self) -> None:
-        """Release the name and the connection."""
+        """Release the name, end the connection, and let every call on it fail before this returns."""
         if self.owned and self.connected:
             with contextlib.suppress(BusError):
                 await self.release_name(self.name)
         self.owned = False
         self.disconnect()
+        await self.closed()
 
     def announce(self, changed: Mapping[str, Item]) -> None:
         """One ItemsChanged with all that changed; nothing before the name is ours."""

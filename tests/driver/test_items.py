@@ -730,7 +730,8 @@ def test_a_write_is_judged_by_type_then_by_its_owner(desk: Desk) -> None:
     for path, value, code in (
         ("/CustomName", "Boat", 0), ("/CustomName", "Boats", 2), ("/CustomName", 5, 1),
         ("/CustomName", None, 1), ("/CustomName", "", 0),
-        ("/History/Clear", 1, 0), ("/History/Clear", 1.0, 0), ("/History/Clear", 0, 0), ("/History/Clear", -1, 2), ("/History/Clear", 1.5, 1), ("/History/Clear", "1", 1),
+        ("/History/Clear", 1, 0), ("/History/Clear", 1.0, 0), ("/History/Clear", 0, 0),
+        ("/History/Clear", -1, 2), ("/History/Clear", 1.5, 1), ("/History/Clear", "1", 1),
         ("/History/Clear", 2**31, 1), ("/History/Clear", -(2**31), 1), ("/History/Clear", 2**31 - 1, 0),
         ("/History/Clear", float("inf"), 1), ("/History/Clear", [1], 1), ("/History/Clear", {}, 1),
         ("/Dc/0/Voltage", 50, 0), ("/Dc/0/Voltage", 53.12, 0), ("/Dc/0/Voltage", float("nan"), 1),

@@ -173,6 +173,14 @@ def test_damaged_frames_are_rejected_and_counted_not_errors() -> None:
     assert (result[-1]["frames"], result[-1]["rejected"], result[-1]["ccl"]) == (4, 1, 151.5)
 
 
+@pytest.mark.parametrize(("gap", "found"), [(0.0, 4), (0.02, 4), (1.0, 3)])
+def test_a_silence_between_two_lines_is_one_on_the_wire_too(gap: float, found: int) -> None:
+    """Halves of frames from both sides of a silence, with other settings: more likely two damages."""
+    data = bytes.fromhex(wire(3, vmax_mv=3650))
+    start = [line(float(t), t) for t in range(3)]
+    assert answers(*start, raw(3.0, data[:30]), raw(3.0 + gap, data[30:]))[-1]["frames"] == found
+
+
 def test_hex_digits_may_be_capitals() -> None:
     capitals = json.dumps({"t": 1.0, "frame": wire().upper()})
     assert answers(capitals) == answers(line(1.0))

@@ -80,7 +80,7 @@ max_charge_current = 80
 max_discharge_current = 1e2
 charge_rate = .3
 discharge_rate = 2
-charge_margin_mv = 25
+charge_margin_mv = 25 ; mV
 
 [LINK]
 devices = /dev/serial/by-id/usb-123:x#1
@@ -153,9 +153,13 @@ def test_a_number_may_be_at_either_end_of_its_range_and_no_further(file: Path, o
 
 
 def test_the_ranges_are_those_of_the_design() -> None:
-    ranges = {option.key: (option.low, option.high) for option in NUMBERS}
-    assert (ranges["hold_s"], ranges["ride_through_s"]) == ((3, 30), (3, 120))
-    assert ranges["tmax"] == ranges["tmin_charge"] == ranges["tmin_discharge"] == (-40, 85)
+    assert {option.key: (option.low, option.high, option.unit) for option in NUMBERS} == {
+        "tmin_charge": (-40, 85, "degC"), "tmin_discharge": (-40, 85, "degC"), "tmax": (-40, 85, "degC"),
+        "charge_restart": (0, 100, "%"), "discharge_restart": (0, 100, "%"),
+        "max_charge_current": (0, 10_000, "A"), "max_discharge_current": (0, 10_000, "A"),
+        "charge_rate": (0, 5, "C"), "discharge_rate": (0, 5, "C"), "charge_margin_mv": (0, 100, "mV"),
+        "hold_s": (3, 30, "s"), "ride_through_s": (3, 120, "s"),
+    }  # fmt: skip
 
 
 # What is said of a mistake
@@ -299,6 +303,7 @@ def test_a_file_where_a_folder_should_be_is_named(file: Path) -> None:
         "max_charge = 80",
         "max_current = 80",
         "charge_current = 80",
+        "charge = 80",
         "charge_rate = 50 %",
         "charge_rate = 6",
         "charge_rate =",
