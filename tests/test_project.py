@@ -25,7 +25,7 @@ NOT_ON_A_GX = {"simulator", "plant", "demo"}
 """Modules of ours that a GX never runs."""
 
 BELOW = {
-    "settings": set(), "watchdog": set(), "history": set(), "alarms": set(), "link": set(),
+    "settings": set(), "logs": set(), "watchdog": {"logs"}, "history": set(), "alarms": set(), "link": set(),
     "mirror": {"settings"},
     "limits": {"settings", "mirror"},
     "bank": {"alarms", "history", "limits", "mirror", "settings"},
@@ -36,7 +36,7 @@ BELOW = {
     "replay": {"bank", "items", "link", "paths", "settings"},
     "plant": set(), "simulator": {"plant"},
     "demo": {"bus", "driver"},
-    "cli": {"settings", "driver", "replay", "simulator", "demo", "paths"},
+    "cli": {"logs", "settings", "driver", "replay", "simulator", "demo", "paths"},
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""
 

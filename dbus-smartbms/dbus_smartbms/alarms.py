@@ -20,6 +20,10 @@ CLEAR_FRAMES = 5
 """Frames in a row without it before it is cleared: longer, so that it does not flutter."""
 
 
+ROUND_FRAMES = layout.KEYS + 1
+"""Frames in which status byte 2 comes round: it may yet say which direction it is too cold for."""
+
+
 class Alarm(NamedTuple):
     """A row: the path below /Alarms, the level, when it holds, where it comes from."""
 
@@ -30,13 +34,16 @@ class Alarm(NamedTuple):
     source: str
 
 
+_DIRECTIONS = layout.TOO_COLD_TO_CHARGE | layout.TOO_COLD_TO_DISCHARGE
+
+
 def _cold_for_charging_only(status: int, status2: int | None) -> bool:
     return bool((status2 or 0) & layout.TOO_COLD_TO_CHARGE) and not _cold(status, status2)
 
 
 def _cold(status: int, status2: int | None) -> bool:
     """Too cold for both; where status byte 2 names the direction, its word counts, not the light."""
-    if status2 is not None and status2 & (layout.TOO_COLD_TO_CHARGE | layout.TOO_COLD_TO_DISCHARGE):
+    if status2 is not None and status2 & _DIRECTIONS:
         return bool(status2 & layout.TOO_COLD_TO_DISCHARGE)
     return bool(status & layout.UNDER_TMIN)
 
@@ -79,7 +86,10 @@ class Alarms:
         status, status2 = pack.frame.status, pack.pair("status2", now)
         for row in ROWS:
             level = row.level if row.holds(status, status2) else 0
-            self._debounce(row.path, level, RAISE_FRAMES if level else CLEAR_FRAMES)
+            frames = RAISE_FRAMES if level else CLEAR_FRAMES
+            if level and row.path == "LowTemperature" and status2 is not None and not status2 & _DIRECTIONS:
+                frames = ROUND_FRAMES
+            self._debounce(row.path, level, frames)
 
     def silence(self, *, lost: bool, spent: bool) -> None:
         """The link is lost: the cable's alarm at once (it waited long enough), the rest stays."""

@@ -12,6 +12,9 @@ from .alarms import Alarms
 from .history import History
 from .settings import Settings
 
+DISAGREEMENT_S = 10.0
+"""How long mirror and BMS have to differ before it is said: the BMS's bits may come late."""
+
 
 class Bank:
     """Everything that is known of the battery at a moment.  Never raises for any bytes."""
@@ -25,6 +28,10 @@ class Bank:
         self.limits: limits.Limits | None = None
         self.alarms = Alarms()
         self.history = History()
+        self.disagreement: str | None = None
+        """How the mirror and the BMS differ, once they have done so for ``DISAGREEMENT_S``."""
+        self._differs: str | None = None
+        self._differs_since = 0.0
         self._memory = limits.Memory()
 
     @property
@@ -45,6 +52,8 @@ class Bank:
             self.alarms.frame(self.pack, now)
             self.history.frame(self.pack, now)
         self._step(now)
+        if whole:
+            self._compare(now)
 
     def tick(self, now: float) -> None:
         """A second went by: what has to happen without frames happens."""
@@ -56,6 +65,14 @@ class Bank:
         """Begin the history anew."""
         self.history = History()
         self.history.frame(self.pack, self.pack.at or 0.0)
+
+    def _compare(self, now: float) -> None:
+        differs = mirror.disagreement(self.settings, self.pack, self.verdict)
+        if (differs is None) != (self._differs is None):
+            self._differs_since = now
+        self._differs = differs
+        if differs is None or now - self._differs_since >= DISAGREEMENT_S:
+            self.disagreement = differs
 
     def _step(self, now: float) -> None:
         self.relays, self.verdict = mirror.step(self.settings, self.relays, self.pack, now)

@@ -77,8 +77,8 @@ class _Patient:
             count: int = self._socket.send(data)
         except BlockingIOError:
             return 0
-        except OSError:
-            return len(data)
+        except OSError as error:  # gone, or (ENOBUFS) as good as full
+            return len(data) if isinstance(error, ConnectionError) or self._socket.fileno() < 0 else 0
         return count
 
 
@@ -284,6 +284,8 @@ class Service(Connection):
         """The library's message handler: True when the call was dealt with; None: not ours."""
         if message.message_type is not _Kind.METHOD_CALL:
             return None
+        if message.flags & _NO_REPLY and message.member != "SetValue":
+            return True  # an answer would be work for nobody
         try:
             signature, body = self._call(message.path, message.interface, message.member, message.body)
             reply = _Message.new_method_return(message, signature, [body] if signature else [])

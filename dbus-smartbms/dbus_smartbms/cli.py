@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import __version__, settings
+from . import __version__, logs, settings
 
 _DESCRIPTION = r"""Driver for the 123\SmartBMS on a Victron GX device: reads the "123\SmartBMS to USB" cable
 and publishes cells, alarms and charge limits as a com.victronenergy.battery service."""
@@ -108,10 +108,6 @@ def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
         parser.error(str(error))
 
 
-def _log(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(levelname)s %(message)s")
-
-
 def _devices(args: argparse.Namespace, parser: argparse.ArgumentParser, default: str) -> str:
     if args.device and len(args.device) > 1:
         parser.error("argument --device: this version drives one pack, so give one device")
@@ -136,7 +132,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     configuration = _configuration(args, parser)
     devices = _devices(args, parser, configuration.settings.devices)
     configuration.settings = replace(configuration.settings, devices=devices)
-    _log(configuration.settings.level)
+    logs.start(configuration.settings.level)
     from .driver import Driver
 
     async def drive() -> None:
@@ -173,7 +169,7 @@ def _record(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .replay import record
 
     devices = _devices(args, parser, "auto")
-    _log("info")
+    logs.start("info")
     try:
         with args.output.open("w") if args.output else os.fdopen(os.dup(1), "w") as out:
             asyncio.run(_until_signal(record(devices, out, args.seconds)))
@@ -193,7 +189,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .replay import replay
 
     configuration = _configuration(args, parser)
-    _log("info")
+    logs.start("info")
     for problem in configuration.problems:
         logging.getLogger(__name__).error("configuration: %s", problem)
     lines = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  standard input

@@ -46,6 +46,7 @@ class Driver:
         self.items = Items()
         self.service = Service(SERVICE, self.items, self._announce)
         self._said: tuple[object, ...] = ()
+        self._disagreement: str | None = None
         self._ready = asyncio.Event()
         self._use = _Use()
         self._ended = asyncio.Event()
@@ -105,7 +106,7 @@ class Driver:
         for frame in self.bank.feed(data, idle=idle):
             self.bank.take(frame, now)
             self._announce()
-            if self.bank.stream.frames >= 2:
+            if self.bank.pack.confirmed:
                 self._ready.set()
 
     def _announce(self) -> None:
@@ -117,6 +118,9 @@ class Driver:
         limits, levels = self.bank.limits, self.bank.alarms.levels
         if limits is None:
             return
+        if (self.bank.disagreement is None) != (self._disagreement is None):
+            self._disagreement = self.bank.disagreement
+            log.warning("%s", self._disagreement or "the BMS and the manual's tables agree again")
         raised = tuple(f"{path} {level}" for path, level in levels.items() if level)
         now = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised)
         if now != self._said:
@@ -234,6 +238,8 @@ class _Use:
 
     def _look(self) -> tuple[bool | None, str | None]:
         if DVCC not in self.values or ACTIVE_BMS not in self.values:
+            return None, None
+        if self.values[DVCC] is None:
             return None, None
         if not self.values[DVCC]:
             return False, "DVCC is off: the GX does not follow our limits (Settings, DVCC)"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from smartbms_protocol import Frame, PackState, layout
 
-from .mirror import Verdict, balance_mv
+from .mirror import LOWEST_CELL_MV, Verdict, balance_mv
 from .settings import Settings
 
 PERMITS = 3
@@ -30,6 +30,8 @@ CVL_FALL_MV_S = 2.0
 """mV a cell and second, downwards, while current flows in that should not."""
 CVL_HYSTERESIS_MV = 10
 """CVL rises again when the highest cell is so far under its target: two steps of the wire."""
+NOISE_MV = 20
+"""Play of the tapers: a cell has to come back by more than this before a limit follows it."""
 FLOW_MA = 1000
 FLOW_RATE = 0.01
 """A current counts as flowing from 1 A or 0.01 C on: sensors have blind spots up to 1 A and more."""
@@ -42,8 +44,6 @@ EMPTY_MARGIN_MV = 100
 FLOAT_LFP_MV = 3370
 FLOAT_BELOW_BALANCE_MV = 100
 
-LOWEST_CELL_MV = 1500
-"""The BMS measures cells from here on (manuals B and C, "cell voltage range")."""
 ADVISED_VNOM_MV = {"LFP": 3300, "LTO": 2400, "NMC": 3700, "NCA": 3600}
 """Nominal cell voltages the manual of generation C advises: used until the pack's own is known."""
 
@@ -77,6 +77,8 @@ class Memory:
     charge: Direction = Direction()
     discharge: Direction = Direction()
     cvl_mv: float | None = None
+    highest_mv: int | None = None
+    lowest_mv: int | None = None
     ccl_was_zero: bool = False
     lost: bool = False
     spent: bool = False
@@ -111,6 +113,10 @@ class _Now(NamedTuple):
     floor_mv: int
     """CVL is never under this."""
     capacity_mah: int
+    highest_mv: int
+    """The highest cell with play (``NOISE_MV``): never under what the frame says."""
+    lowest_mv: int
+    """The lowest cell with play: never over what the frame says."""
 
     def rate_ma(self, rate: float) -> int:
         return int(self.capacity_mah * rate)
@@ -189,7 +195,7 @@ def _cap(now: _Now, amps: float | None, rate: float, name: str) -> Cap:
 def _charge_taper(now: _Now) -> Cap:
     """Straight from the cap at Vbalance to the foot at Vmax, by the highest cell."""
     start = min(now.balance_mv, now.frame.vmax_mv - 1)
-    share = (now.frame.vmax_mv - now.frame.highest_mv) / (now.frame.vmax_mv - start)
+    share = (now.frame.vmax_mv - now.highest_mv) / (now.frame.vmax_mv - start)
     reason = (
         f"cell {now.frame.highest_cell} at {now.frame.highest_mv / 1000:.3f} V: "
         f"charging tapers from {start / 1000:.2f} V"
@@ -201,7 +207,7 @@ def _discharge_taper(now: _Now) -> Cap:
     """Straight from the cap at Vlow to the foot at Vmin, by the lowest cell."""
     vmin, vlow = now.frame.vmin_mv, now.vlow_mv
     start = vlow if vlow and vlow > vmin else vmin + EMPTY_MARGIN_MV
-    share = (now.frame.lowest_mv - vmin) / (start - vmin)
+    share = (now.lowest_mv - vmin) / (start - vmin)
     reason = (
         f"cell {now.frame.lowest_cell} at {now.frame.lowest_mv / 1000:.3f} V: "
         f"discharging tapers from {start / 1000:.2f} V"
@@ -237,6 +243,8 @@ def step(
     # A ramp stands still in silence: only the time between neighbouring frames counts.
     longest = 1.5 * pack.interval_s
     dt_s = min(max(now - memory.at, 0.0), longest) if fresh and memory.at is not None else 0.0
+    highest_before = frame.highest_mv if memory.highest_mv is None else memory.highest_mv
+    lowest_before = frame.lowest_mv if memory.lowest_mv is None else memory.lowest_mv
     view = _Now(
         settings=settings,
         frame=frame,
@@ -244,6 +252,8 @@ def step(
         vlow_mv=pack.pair("vlow_mv"),
         floor_mv=_floor_mv(settings, pack, frame),
         capacity_mah=capacity_mah(settings, pack),
+        highest_mv=max(frame.highest_mv, min(highest_before, frame.highest_mv + NOISE_MV)),
+        lowest_mv=min(frame.lowest_mv, max(lowest_before, frame.lowest_mv - NOISE_MV)),
     )
     lost, spent = _silence(view, pack.age(now))
     if (
@@ -279,6 +289,8 @@ def step(
         charge=charge,
         discharge=discharge,
         cvl_mv=cvl_mv,
+        highest_mv=view.highest_mv,
+        lowest_mv=view.lowest_mv,
         ccl_was_zero=ccl.amount == 0,
         lost=lost,
         spent=spent,
@@ -338,28 +350,22 @@ def _voltage(
     target = min(view.balance_mv + round(view.settings.charge_margin_mv), frame.vmax_mv)
     base = Cap(cells * target, f"{cells} cells x {target / 1000:.2f} V")
     floor_mv = min(view.floor_mv, base.amount)
-    present = max(frame.voltage_mv, floor_mv)
     # A frame can bring other settings: what is remembered has to fit between them.
     cvl = float(base.amount) if memory.cvl_mv is None else max(min(memory.cvl_mv, base.amount), floor_mv)
     reason = base.reason
     over = frame.highest_mv - target
-    flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
-    current = frame.current_ma or 0
+    # Tied to the present voltage, so there is nothing to wind up; a quarter of the cells is between
+    # "only this cell moves" and "all do".
+    drawn = max(frame.voltage_mv - over * max(1, cells // 4), floor_mv) if over > 0 else base.amount
     if lost:
         cvl = min(cvl, max(min(float_voltage_mv, frame.voltage_mv), floor_mv))
         reason = "no frames from the BMS: held at the last voltage or float"
     elif ccl.amount == 0:
+        begins = not memory.ccl_was_zero or memory.cvl_mv is None
+        cvl = _without_charging(view, cvl, (floor_mv, drawn, base.amount), dt_s, begins=begins)
         reason = "no charging: held at the pack's voltage"
-        if not memory.ccl_was_zero or memory.cvl_mv is None:
-            cvl = min(cvl, present)
-        elif current > flow_ma:
-            cvl = max(min(cvl, present) - cells * CVL_FALL_MV_S * dt_s, floor_mv)
-        elif current < -flow_ma:
-            cvl = min(cvl + cells * CVL_RISE_MV_S / 2 * dt_s, base.amount)
     elif over > 0:
-        # Tied to the present voltage, so there is nothing to wind up; a quarter of the cells
-        # is between "only this cell moves" and "all do".
-        cvl = min(cvl, max(frame.voltage_mv - over * max(1, cells // 4), floor_mv))
+        cvl = min(cvl, drawn)
     elif over <= -CVL_HYSTERESIS_MV and cvl < base.amount:
         cvl = min(cvl + cells * CVL_RISE_MV_S * dt_s, base.amount)
     if not lost and ccl.amount and cvl < base.amount:
@@ -370,6 +376,31 @@ def _voltage(
             reason = f"rises slowly again to {base.reason}"
     starting = charge.ceiling_ma is None  # nothing was permitted or denied yet: nothing to rise from
     return Cap(int(cvl), reason), None if starting else cvl
+
+
+def _without_charging(
+    view: _Now, cvl: float, bounds: tuple[int, int, int], dt_s: float, *, begins: bool
+) -> float:
+    """CVL while CCL is 0, for chargers that look at nothing else.
+
+    At the present voltage when it ``begins``, down while current flows in, slowly up while it flows out;
+    and down to what the highest cell needs, unless the pack is being discharged.  ``bounds`` are
+    the floor, what the highest cell asks for, and the top.
+    """
+    frame, cells = view.frame, view.frame.cells
+    floor_mv, drawn_mv, top_mv = bounds
+    present = max(frame.voltage_mv, floor_mv)
+    flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
+    current = frame.current_ma or 0
+    # Without a sensor a pack above CVL is one that is being charged.
+    flows_in = current > flow_ma if frame.current_ma is not None else frame.voltage_mv > cvl
+    if begins:
+        cvl = min(cvl, present)
+    elif flows_in:
+        cvl = max(min(cvl, present) - cells * CVL_FALL_MV_S * dt_s, floor_mv)
+    elif current < -flow_ma:
+        return min(cvl + cells * CVL_RISE_MV_S / 2 * dt_s, top_mv)
+    return min(cvl, drawn_mv) if current >= -flow_ma else cvl
 
 
 def _state(view: _Now, memory: Memory, lost: bool) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import serial
 import serial_asyncio
 from serial.tools import list_ports
 
@@ -93,10 +93,17 @@ class Link:
     async def run(self) -> None:
         """Read for ever.  Never raises for anything a device does."""
         while True:
-            cable = self._choose(find_cables(self._devices))
+            cable = self._choose(self._find())
             if cable is not None:
                 await self._read(cable)
             await asyncio.sleep(LOOK_S)
+
+    def _find(self) -> list[Cable]:
+        try:
+            return find_cables(self._devices)
+        except Exception as error:  # noqa: BLE001  a device that goes while pyserial looks raises anything
+            self._say("cannot look for cables: %s", f"{type(error).__name__}: {error}")
+            return []
 
     def _choose(self, cables: list[Cable]) -> Cable | None:
         if not cables:
@@ -119,7 +126,7 @@ class Link:
             transport, protocol = await serial_asyncio.create_serial_connection(
                 loop, lambda: _Reader(self._received), cable.device, baudrate=BIT_RATE, exclusive=True
             )
-        except (OSError, serial.SerialException) as error:
+        except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
             self._say("cannot open %s: %s", cable.device, str(error))
             return
         self._say(

@@ -45,6 +45,11 @@ class Seen:
         return bool(self.status & bits)
 
 
+LOWEST_CELL_MV = 1500
+"""The BMS measures cells from here on (manuals B and C, "cell voltage range"): when not even the
+highest cell reads so much, none is measured."""
+
+
 class Condition(NamedTuple):
     """A condition of the tables: when it holds, and how it is said to a user."""
 
@@ -147,7 +152,7 @@ CONDITIONS = {
         _too_hot, lambda s: f"hottest cell at {s.hottest_c:.0f} degC: too hot (Th)", critical=True
     ),
     "no communication": Condition(
-        lambda s: s.flag(layout.NO_COMMUNICATION),
+        lambda s: s.flag(layout.NO_COMMUNICATION) or s.highest_mv < LOWEST_CELL_MV,
         lambda _: "the BMS does not hear its cells (E)",
         critical=True,
     ),
@@ -273,3 +278,21 @@ def step(settings: Settings, memory: Relays, pack: PackState, now: float) -> tup
         reasons[row.relay] = CONDITIONS[first].text(seen) if first else None
     relays = Relays(state["charge"], state["load"])
     return relays, Verdict(relays, seen.soc, reasons["charge"], reasons["load"])
+
+
+def disagreement(settings: Settings, pack: PackState, verdict: Verdict) -> str | None:
+    """Where the BMS's bits and the mirror's relays differ, in words; None where they agree."""
+    frame = pack.frame
+    if frame is None:
+        return None
+    for what, bit, relay, forbids in (
+        ("charging", layout.CHARGE_ALLOWED, verdict.relays.charge, verdict.no_charge),
+        ("discharging", layout.DISCHARGE_ALLOWED, verdict.relays.load, verdict.no_discharge),
+    ):
+        if frame.has(bit) == relay:
+            continue
+        if frame.has(bit):
+            return f"the BMS allows {what}, the manual's table does not: {forbids or 'no reason to allow it'}"
+        table = f"generation {settings.generation}, {settings.mode} mode"
+        return f"the BMS does not allow {what}, the manual's table does ({table}): is that what it is set to?"
+    return None

@@ -145,8 +145,14 @@ def _cvl(view: View) -> Value:
     return view.limits.cvl_mv / 1000 if view.limits else None
 
 
-def _celsius(name: str) -> Callable[[View], Value]:
-    return lambda view: view.celsius(getattr(view.frame, name))
+def _extreme(name: str, cell: str) -> Callable[[View], Value]:
+    """An extreme in V, None where the BMS names no cell to it: it hears none."""
+    return lambda view: getattr(view.frame, name) / 1000 if getattr(view.frame, cell) else None
+
+
+def _celsius(name: str, cell: str) -> Callable[[View], Value]:
+    """An extreme in degrees, likewise."""
+    return lambda view: view.celsius(getattr(view.frame, name)) if getattr(view.frame, cell) else None
 
 
 def _cell_id(name: str) -> Callable[[View], Value]:
@@ -162,6 +168,8 @@ def _power(view: View) -> Value:
 def _temperature(view: View) -> Value:
     """Midway between the coldest and the hottest cell; a bleeding board is no cell."""
     frame = need(view.frame)
+    if not frame.coldest_cell or not frame.hottest_cell:
+        return None
     coldest, hottest = view.celsius(frame.coldest_raw), view.celsius(frame.hottest_raw)
     if frame.hottest_cell and view.pack.balancing(frame.hottest_cell):
         return coldest
@@ -346,13 +354,13 @@ ROWS: tuple[Row, ...] = (
     Row("/System/BatteriesParallel", "i", "{}", lambda _: 1, "driver", ""),
     Row("/System/BatteriesSeries", "i", "{}", lambda _: 1, "driver", ""),
     Row("/System/NrOfCellsPerBattery", "i", "{}", _known("cells", 1), "byte 26", "known"),
-    Row("/System/MinCellVoltage", "d", "{:.3f} V", _frame("lowest_mv", 1000), "bytes 13-14"),
+    Row("/System/MinCellVoltage", "d", "{:.3f} V", _extreme("lowest_mv", "lowest_cell"), "bytes 13-14"),
     Row("/System/MinVoltageCellId", "s", "{}", _cell_id("lowest_cell"), "byte 15"),
-    Row("/System/MaxCellVoltage", "d", "{:.3f} V", _frame("highest_mv", 1000), "bytes 16-17"),
+    Row("/System/MaxCellVoltage", "d", "{:.3f} V", _extreme("highest_mv", "highest_cell"), "bytes 16-17"),
     Row("/System/MaxVoltageCellId", "s", "{}", _cell_id("highest_cell"), "byte 18"),
-    Row("/System/MinCellTemperature", "d", "{:.1f} °C", _celsius("coldest_raw"), "bytes 19-20"),
+    Row("/System/MinCellTemperature", "d", "{:.1f} °C", _celsius("coldest_raw", "coldest_cell"), "byte 19"),
     Row("/System/MinTemperatureCellId", "s", "{}", _cell_id("coldest_cell"), "byte 21"),
-    Row("/System/MaxCellTemperature", "d", "{:.1f} °C", _celsius("hottest_raw"), "bytes 22-23"),
+    Row("/System/MaxCellTemperature", "d", "{:.1f} °C", _celsius("hottest_raw", "hottest_cell"), "byte 22"),
     Row("/System/MaxTemperatureCellId", "s", "{}", _cell_id("hottest_cell"), "byte 24"),
     Row("/System/NrOfModulesOnline", "i", "{}", lambda v: int(not v.bank.lost), "frames arrive", "known"),
     Row("/System/NrOfModulesOffline", "i", "{}", lambda v: int(v.bank.lost), "link lost", "known"),
@@ -400,6 +408,8 @@ ROWS: tuple[Row, ...] = (
     Row("/History/CanBeCleared", "i", "{}", lambda _: 1, "driver", ""),
     Row("/History/Clear", "i", "{}", lambda _: 0, "write 1 to begin anew; writeable", ""),
     Row("/Settings/HasTemperature", "i", "{}", lambda _: 1, "shows the temperatures of /History", ""),
+    Row("/SmartBms/Disagreement", "s", "{}", lambda v: v.bank.disagreement or "",
+        "how the BMS and the mirror of its tables differ, after 10 s", "known"),
     Row("/SmartBms/Today/Collected", "d", "{:.2f} kWh", _frame("collected_today_wh", 1000), "bytes 32-34"),
     Row("/SmartBms/Today/Consumed", "d", "{:.2f} kWh", _frame("consumed_today_wh", 1000), "bytes 38-40"),
     Row("/SmartBms/Total/Collected", "d", "{:.0f} kWh", _frame("collected_kwh"), "bytes 42-44"),

@@ -95,7 +95,11 @@ class Replay:
                 "dcl": limits.dcl_reason if limits else "no frame yet",
             },
             "state": limits.state if limits else "bulk",
-            "mirror": {"charge": relays.charge, "discharge": relays.load, "soc": bank.verdict.soc},
+            "mirror": {
+                "charge": relays.charge,
+                "discharge": relays.load,
+                "soc": None if bank.lost else bank.verdict.soc,
+            },
             "frames": bank.stream.frames,
             "rejected": bank.stream.rejected,
         }

@@ -343,6 +343,16 @@ class _Reader:
             where = "" if line is None else f"{self._at(line)}: "
             self.problems.append(f"{where}[link] ride_through_s {ride:g} is under hold_s; {_used(hold)}")
             known["ride_through_s"] = hold
+        for tmin in ("tmin_charge", "tmin_discharge"):
+            if (
+                (known.get(tmin) is not None)
+                and (known.get("tmax") is not None)
+                and known[tmin] >= known["tmax"]
+            ):
+                where = f"{self._at(self._lines['pack.' + tmin])}: " if "pack." + tmin in self._lines else ""
+                text = f"{where}[pack] {tmin} {known[tmin]:g} is not under tmax {known['tmax']:g}"
+                self.problems.append(f"{text}; the BMS's flags decide instead of both")
+                known[tmin] = known["tmax"] = None
         return Configuration(Settings(**known), self.problems)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import faulthandler
 import signal
-import sys
+
+from . import logs
 
 PATIENCE_S = 20.0
 """How long the event loop may be silent."""
@@ -18,7 +19,7 @@ PATIENCE_S = 20.0
 def start(patience_s: float = PATIENCE_S) -> None:
     """Arm the watchdog; ``pat`` it at least every ``patience_s`` from now on."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    faulthandler.register(signal.SIGALRM, file=sys.stderr, chain=True)
+    faulthandler.register(signal.SIGALRM, file=logs.descriptor(), chain=True)
     pat(patience_s)
 
 

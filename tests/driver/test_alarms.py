@@ -57,7 +57,6 @@ FACTS: list[tuple[int, int | None, dict[str, int]]] = [
     (UNDER_VMIN, None, {"LowCellVoltage": 2}),
     (OVER_VMAX, None, {"HighCellVoltage": 2}),
     (UNDER_TMIN, None, {"LowTemperature": 2}),
-    (UNDER_TMIN, 0, {"LowTemperature": 2}),
     (UNDER_TMIN, TOO_COLD_TO_CHARGE, {"LowChargeTemperature": 2}),
     (UNDER_TMIN, TOO_COLD_TO_CHARGE | TOO_COLD_TO_DISCHARGE, {"LowTemperature": 2}),
     (UNDER_TMIN, TOO_COLD_TO_DISCHARGE, {"LowTemperature": 2}),
@@ -96,9 +95,27 @@ def test_it_is_cleared_after_five_frames_without_it(
     assert pack.raised == {}
 
 
+def test_the_cold_light_waits_for_status_byte_2_to_come_round() -> None:
+    """The BMS says which direction it is too cold for up to 19 s later: one fact, one path."""
+    pack = Pack()
+    pack.send(5, 0, 0)
+    pack.send(15, UNDER_TMIN, 0)
+    assert pack.raised == {}
+    pack.send(5, UNDER_TMIN, TOO_COLD_TO_CHARGE)
+    assert pack.raised == {"LowChargeTemperature": 2}
+
+
+def test_a_cold_light_that_status_byte_2_never_explains_is_told_after_a_round() -> None:
+    pack = Pack()
+    pack.send(19, UNDER_TMIN, 0)
+    assert pack.raised == {}
+    pack.send(1, UNDER_TMIN, 0)
+    assert pack.raised == {"LowTemperature": 2}
+
+
 def test_all_facts_together_are_all_told() -> None:
     pack = Pack()
-    pack.send(3, 0b0111_1100, EARLY_WARNING)
+    pack.send(3, 0b0111_1100, EARLY_WARNING | TOO_COLD_TO_DISCHARGE)
     assert pack.raised == {
         "LowCellVoltage": 2, "HighCellVoltage": 2, "LowTemperature": 2, "HighTemperature": 2,
         "InternalFailure": 1, "BmsCable": 2,

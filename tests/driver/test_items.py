@@ -192,6 +192,7 @@ KNOWN: dict[str, Value] = {
     "/SmartBms/DamagedPlaces": 0,
     "/SmartBms/LimitsInUse": None,
     "/SmartBms/LimitsInUseText": None,
+    "/SmartBms/Disagreement": "",
     "/SmartBms/Configuration/Errors": 0,
     "/SmartBms/Configuration/FirstError": "",
 }
@@ -475,7 +476,9 @@ def test_a_bms_that_hears_no_cell_names_none(desk: Desk) -> None:
     for path in ("/System/MinVoltageCellId", "/System/MaxVoltageCellId", "/System/MinTemperatureCellId",
                  "/System/MaxTemperatureCellId"):  # fmt: skip
         assert desk[path] is None
-    assert desk["/System/MinCellVoltage"] == 0.0
+    for path in ("/System/MinCellVoltage", "/System/MaxCellVoltage", "/System/MinCellTemperature",
+                 "/System/MaxCellTemperature", "/Dc/0/Temperature"):  # fmt: skip
+        assert desk[path] is None, "what it does not have is no 0"
 
 
 def test_the_soc_not_calibrated_is_seen(desk: Desk) -> None:

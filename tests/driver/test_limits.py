@@ -1018,3 +1018,66 @@ def test_the_frame_of_these_tests_is_what_the_numbers_were_worked_out_for() -> N
     assert (PAIRS[2] * 256 + PAIRS[3]) * 5 == 3_000
     assert (PAIRS[4] * 256 + PAIRS[5]) * 5 == 3_300
     assert dataclasses.replace(one).status == BOTH
+
+
+# Noise, and CVL where CCL is 0
+
+
+def test_noise_of_20_mv_moves_no_taper() -> None:
+    pack = Pack()
+    pack.send(3, highest_mv=3500)
+    settled = pack.currents
+    for highest_mv in (3485, 3495, 3480, 3500, 3490) * 20:
+        pack.send(highest_mv=highest_mv)
+        assert pack.currents == settled
+
+
+def test_the_taper_follows_a_cell_that_comes_back_by_more() -> None:
+    pack = Pack()
+    held = pack.send(3, highest_mv=3500).ccl_ma
+    assert pack.send(30, highest_mv=3475).ccl_ma > held
+    low = Pack()
+    low.send(3)
+    held = low.send(1, lowest_mv=2950).dcl_ma
+    assert low.send(30, lowest_mv=2970).dcl_ma == held
+    assert low.send(30, lowest_mv=2975).dcl_ma > held
+
+
+def test_a_cell_over_vmax_draws_cvl_down_further_than_one_under_it() -> None:
+    under, over = Pack(), Pack()
+    for pack, highest_mv in ((under, 3690), (over, 3700)):
+        pack.send(3)
+        pack.send(voltage_mv=54500, highest_mv=highest_mv, current_ma=20000)
+    assert over.limits.ccl_ma == 0
+    assert over.limits.cvl_mv < under.limits.cvl_mv
+
+
+@pytest.mark.parametrize("current_ma", [None, 0, 500, 3000])
+def test_cvl_comes_down_for_a_cell_that_goes_on_rising_at_ccl_0(current_ma: int | None) -> None:
+    pack = Pack()
+    pack.send(3)
+    first = pack.send(voltage_mv=54500, highest_mv=3700, current_ma=current_ma).cvl_mv
+    assert pack.send(voltage_mv=54500, highest_mv=3745, current_ma=current_ma).cvl_mv < first
+
+
+def test_cvl_comes_down_while_a_cold_pack_without_a_sensor_is_charged() -> None:
+    pack = Pack()
+    pack.send(3)
+    first = pack.send(status=BOTH | UNDER_TMIN, current_ma=None, voltage_mv=53100).cvl_mv
+    assert first == 53100
+    assert pack.send(status=BOTH | UNDER_TMIN, current_ma=None, voltage_mv=53200).cvl_mv < first
+
+
+def test_a_pack_that_is_discharged_at_ccl_0_is_not_drawn_down() -> None:
+    pack = Pack()
+    pack.send(3)
+    first = pack.send(voltage_mv=54500, highest_mv=3700, current_ma=-20000).cvl_mv
+    assert pack.send(voltage_mv=54500, highest_mv=3705, current_ma=-20000).cvl_mv > first
+
+
+def test_no_cell_measured_is_no_permission() -> None:
+    """The BMS measures from 1.5 V on: a highest cell under it is none."""
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(highest_mv=1495, lowest_mv=0).ccl_ma == 0
+    assert "does not hear its cells" in pack.limits.ccl_reason

@@ -125,3 +125,22 @@ async def test_a_silence_before_bytes_is_passed_on(tmp_path: Path) -> None:
         await rig.until(lambda: read[-1] == (b"b", True))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("error", [TypeError("int(None)"), OSError(5, "Input/output error")])
+async def test_a_device_that_goes_while_cables_are_looked_for_is_weather(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def gone() -> list[ListPortInfo]:
+        raise error
+
+    monkeypatch.setattr(list_ports, "comports", gone)
+    await run_until_said(Link("auto", lambda _data, _idle: None), caplog, "cannot look for cables")
+
+
+@pytest.mark.parametrize("devices", ["/" + "x" * 300, "/dev/\0tty"])
+async def test_a_device_path_that_cannot_be_one_is_said(
+    caplog: pytest.LogCaptureFixture, devices: str
+) -> None:
+    await run_until_said(Link(devices, lambda _data, _idle: None), caplog, "ca")
+    assert "waiting for a cable" in caplog.text or "cannot look for cables" in caplog.text

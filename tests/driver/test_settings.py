@@ -488,3 +488,13 @@ def test_a_wrong_override_is_a_sentence(override: str, sentence: str) -> None:
     with pytest.raises(ValueError, match="--set ") as caught:
         load(None, ["link.hold_s=20", override])
     assert str(caught.value) == f"--set {override}: {sentence}"
+
+
+def test_a_tmin_over_tmax_would_cut_the_power_and_is_not_used(tmp_path: Path) -> None:
+    file = tmp_path / "bms.ini"
+    file.write_text("[pack]\ntmin_charge = 50\ntmax = 45\n")
+    configuration = load(file, [])
+    assert (configuration.settings.tmin_charge, configuration.settings.tmax) == (None, None)
+    assert configuration.problems == [
+        f"{file}, line 2: [pack] tmin_charge 50 is not under tmax 45; the BMS's flags decide instead of both"
+    ]
