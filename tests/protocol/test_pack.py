@@ -518,3 +518,9 @@ def test_lost_frames_and_frames_read_together_change_no_interval() -> None:
     for now in (3.5, 3.5, 4.0, 6.0, 6.0, 6.5):
         pack.take(EXAMPLE, now)
     assert pack.interval_s == 0.5
+
+
+@pytest.mark.parametrize("cell", [0, -1, 17])
+def test_asking_for_a_cell_that_is_not_there_is_misuse(cell: int) -> None:
+    with pytest.raises(ValueError, match=f"there is no cell {cell}"):
+        pack_after(changed()).balancing(cell)
