@@ -280,3 +280,31 @@ async def test_a_capture_on_a_full_disk_ends_with_a_sentence(tmp_path: Path) -> 
         assert recorder.process.returncode == 1
         assert "cannot write the capture: [Errno 28] No space left on device" in recorder.text
         assert "Traceback" not in recorder.text
+
+
+async def test_an_error_in_the_way_of_a_byte_ends_the_process_with_its_reason(tmp_path: Path) -> None:
+    """Going on would freeze what is on the bus; the supervisor starts it again."""
+    code = (
+        "import sys\nfrom dbus_smartbms import bank, cli\n"
+        "def take(self, frame, now): raise ValueError('a fault of ours')\n"
+        "bank.Bank.take = take\nsys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    with rig.Line(tmp_path / "tty") as line:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, "run", "--device", str(line.path),
+            stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        try:
+
+            async def ended() -> bool:
+                await line.send(rig.FRAME)
+                return process.returncode is not None
+
+            await rig.until(ended)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            _, text = await process.communicate()
+    assert process.returncode == 1
+    assert b"ended by an error" in text
+    assert b"ValueError: a fault of ours" in text
