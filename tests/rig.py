@@ -314,6 +314,7 @@ class Driver:
     """The driver as a process on a line in ``folder``; on a bus if it has an address."""
 
     def __init__(self, folder: Path, address: str, *options: str, **environment: str) -> None:
+        self.address = address
         self.line = Line(folder / "tty")
         command = ("run", "--device", str(self.line.path), *options)
         self.process = Process(folder, *command, address=address, **environment)
