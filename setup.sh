@@ -3,8 +3,9 @@
 # Plain sh. Puts everything it makes into .venv beside this file.
 set -eu
 
-cd "$(dirname "$0")"
-venv=.venv
+here=$PWD
+cd "$(dirname "$(readlink -f "$0")")"
+venv=$PWD/.venv
 oldest="3.11"
 
 say() { printf '%s\n' "$*" >&2; }
@@ -13,7 +14,8 @@ die() { say "setup.sh: $*"; exit 1; }
 usage() {
     cat <<'TEXT'
 usage: ./setup.sh demo [OPTIONS]   a simulated pack, the driver and a D-Bus of its own, live in this terminal
-       ./setup.sh test [OPTIONS]   linters, type checks and all tests (OPTIONS go to pytest)
+       ./setup.sh test             linters, type checks, all tests and their coverage
+       ./setup.sh test OPTIONS     pytest alone, with these options
        ./setup.sh run [OPTIONS]    the driver itself, as dbus-smartbms run
        ./setup.sh bench [OPTIONS]  latency, CPU, memory
 
@@ -89,6 +91,11 @@ print(*project["dependencies"], *project["optional-dependencies"].get(sys.argv[1
 [ $# -gt 0 ] || { usage >&2; exit 2; }
 command=$1
 shift
+case $command in
+demo | run | bench | test)
+    [ -w . ] || die "cannot write to $PWD; copy or clone it to a folder of your own"
+    ;;
+esac
 
 case $command in
 demo)
@@ -98,7 +105,9 @@ demo)
     ;;
 run)
     make_venv
-    exec "$venv/bin/python" dbus-smartbms run "$@"
+    program=$PWD/dbus-smartbms
+    cd "$here" # paths among the options are the caller's
+    exec "$venv/bin/python" "$program" run "$@"
     ;;
 bench)
     need dbus-daemon dbus
@@ -109,10 +118,10 @@ test)
     need dbus-daemon dbus
     make_venv test
     export PYTHONASYNCIODEBUG=1
+    [ $# -eq 0 ] || exec "$venv/bin/python" -m pytest "$@"
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy"
-    [ $# -eq 0 ] || exec "$venv/bin/python" -m pytest "$@"
     "$venv/bin/coverage" erase
     "$venv/bin/coverage" run -m pytest
     "$venv/bin/coverage" combine --quiet

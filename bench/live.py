@@ -298,8 +298,8 @@ def memory_mb(pid: int) -> tuple[float, float]:
 
 
 def _cpu_s(pid: int) -> float:
-    """CPU seconds of a process of one thread, to the nanosecond (/proc/PID/stat counts 10 ms)."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+    """CPU seconds of a process, to the nanosecond: what clock_getcpuclockid(3) is for (stat knows 10 ms)."""
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 async def _sleep_until(due: float) -> None:

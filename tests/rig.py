@@ -74,17 +74,11 @@ class Daemon:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                "dbus-daemon",
-                f"--config-file={self._configuration}",
-                "--nofork",
-                "--nopidfile",
-                "--print-address",
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        command = ["dbus-daemon", f"--config-file={self._configuration}", "--nofork", "--nopidfile"]
+        with self._configuration.with_suffix(".log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--print-address"], stdout=subprocess.PIPE, stderr=log, text=True
+            )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith("unix:")
 

@@ -118,7 +118,7 @@ def test_the_version_is_said() -> None:
         (["run", "--fast"], "unrecognized arguments: --fast"),
         (
             ["run", "--set", "limits.max_charge=80"],
-            "expected section.key=value, for example limits.max_charge_current",
+            "there is no option limits.max_charge, did you mean limits.max_charge_current?",
         ),
         (["run", "--set", "limits.charge_rate=9"], "'9' is not a number from 0 to 5 C"),
         (

@@ -31,6 +31,9 @@ _EXAMPLES = """examples:
 """
 
 
+log = logging.getLogger(__name__)
+
+
 class Command(NamedTuple):
     """A row: its name, what it does, an example, its options, what runs it."""
 
@@ -64,12 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             row.options(command)
         command.set_defaults(command=row.run, parser=command)
     args = parser.parse_args(words)
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     try:
         status: int = args.command(args, args.parser)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing more to say there
+        if not isinstance(error, BrokenPipeError):  # else whoever read our output has gone, which is no fault
+            print(f"dbus-smartbms {words[0]}: {error}", file=sys.stderr)
+            return 1
         return 0
     return status
 
@@ -103,9 +112,13 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
 
 def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) -> settings.Configuration:
     try:
-        return settings.load(args.config, args.set)
+        configuration = settings.load(args.config, args.set)
     except ValueError as error:
         parser.error(str(error))
+    logs.start(configuration.settings.level)
+    if args.config is not None and not args.config.exists():
+        log.warning("there is no configuration file %s: defaults are used", args.config)
+    return configuration
 
 
 def _devices(args: argparse.Namespace, parser: argparse.ArgumentParser, default: str) -> str:
@@ -132,7 +145,6 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     configuration = _configuration(args, parser)
     devices = _devices(args, parser, configuration.settings.devices)
     configuration.settings = replace(configuration.settings, devices=devices)
-    logs.start(configuration.settings.level)
     from .driver import Driver
 
     async def drive() -> None:
@@ -166,17 +178,24 @@ def _record_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _record(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from .replay import record
+    from .replay import Capture, record
 
     devices = _devices(args, parser, "auto")
+    if args.output and args.output.is_file():
+        parser.exit(1, f"dbus-smartbms record: {args.output} is there already; choose another name\n")
     logs.start("info")
+    capture = Capture()
     try:
         with args.output.open("w") if args.output else os.fdopen(os.dup(1), "w") as out:
-            asyncio.run(_until_signal(record(devices, out, args.seconds)))
+            asyncio.run(_until_signal(record(devices, capture, out, args.seconds)))
     except BrokenPipeError:
         raise
     except OSError as error:
         parser.exit(1, f"dbus-smartbms record: cannot write the capture: {error}\n")
+    if not capture.size:
+        log.warning("nothing was received")
+        return 1
+    log.info("%d bytes in %d pieces", capture.size, capture.pieces)
     return 0
 
 
@@ -189,7 +208,6 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .replay import replay
 
     configuration = _configuration(args, parser)
-    logs.start("info")
     for problem in configuration.problems:
         logging.getLogger(__name__).error("configuration: %s", problem)
     lines = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  standard input

@@ -175,9 +175,10 @@ class _Picture:
         if self._terminal:
             width, height = shutil.get_terminal_size()
             lines = [line[:width] for line in (*_head(items), "", *_cells(items, self._cells, width))]
-            if len(lines) > height - 2:
-                lines = [*lines[: height - 3], "... (a larger window shows more)"]
-            print("\x1b[H\x1b[J" + "\n".join([*lines, "Ctrl-C ends it."]), flush=True)
+            if len(lines) > height - 3:
+                lines = [*lines[: height - 4], "... (a larger window shows more)"]
+            legend = "---: not heard yet (one cell a frame), or a board that balances. Ctrl-C ends it."
+            print("\x1b[H\x1b[J" + "\n".join([*lines, "", legend[:width]]), flush=True)
         elif self._printed == 0 or (self._printed == 1 and items["/Voltages/Sum"]["Value"] is not None):
             # at once, and once more when every cell has been seen
             print("\n".join((*_head(items), "", *_cells(items, self._cells, 80), "")), flush=True)
@@ -197,7 +198,7 @@ def _head(items: Items) -> list[str]:
     paths = ("/Dc/0/Voltage", "/Dc/0/Current", "/Dc/0/Power", "/Soc", "/Info/ChargeMode")
     texts = [_text(items, path) for path in paths]
     lines = [
-        f"{_text(items, '/ProductName')}, a simulated pack, as it is on D-Bus ({SERVICE})",
+        f"{_text(items, '/ProductName')}, a simulated pack (10 times as fast as real), as it is on D-Bus",
         "",
         "pack  {:>9}  {:>9}  {:>8}   SoC {}   {}".format(*texts),
     ]

@@ -146,9 +146,10 @@ class Driver:
             if self._clock() - before > 2 * TICK_S:
                 await asyncio.sleep(CATCH_UP_S)
             now = self._clock()
-            self.bank.tick(now)
             self._use.judge(self.identity, now)
-            self._announce()
+            if self.bank.pack.age(now) >= TICK_S:  # else a frame has just done all this
+                self.bank.tick(now)
+                self._announce()
 
     # The bus
 
@@ -169,7 +170,7 @@ class Driver:
                 else:
                     said = _once(said, f"{SERVICE} is taken: is another driver running?")
             except BusError as error:
-                said = _once(said, f"no bus: {error}")
+                said = _once(said, f"no bus ({error}); it is tried again every second")
             self.service.owned = False
             self.service.disconnect()
             self._use.forget(self.identity)

@@ -127,7 +127,7 @@ class Link:
                 loop, lambda: _Reader(self._received), cable.device, baudrate=BIT_RATE, exclusive=True
             )
         except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
-            self._say("cannot open %s: %s", cable.device, str(error))
+            self._say("cannot open %s: %s", cable.device, _why(error))
             return
         self._say(
             "reading %s (%s)",
@@ -149,4 +149,17 @@ class Link:
         line = text % values
         if line != self._said:
             self._said = line
-            log.info("%s", line)
+            log.log(logging.INFO if text.startswith(("reading", "waiting")) else logging.WARNING, "%s", line)
+
+
+def _why(error: Exception) -> str:
+    """What is wrong with a device, in words that help."""
+    text = str(error)
+    for sign, words in (
+        ("lock port", "another program has it open (a second driver, or serial-starter?)"),
+        ("Inappropriate ioctl", "it is no serial port"),
+        ("Permission denied", "no permission: run as root, or as a member of the group dialout"),
+    ):
+        if sign in text:
+            return words
+    return text

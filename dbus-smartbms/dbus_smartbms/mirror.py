@@ -75,7 +75,7 @@ def _too_cold(seen: Seen, threshold: float | None, flag2: int, *, discharging: b
 
 
 def _cold_text(seen: Seen) -> str:
-    return f"coldest cell at {seen.coldest_c:.0f} degC: too cold (Tl)"
+    return f"too cold (Tl); the coldest cell is now at {seen.coldest_c:.0f} degC"
 
 
 def _too_hot(seen: Seen) -> bool:
@@ -149,7 +149,7 @@ CONDITIONS = {
         lambda _: "all cells are under Tmax",
     ),
     "T > Tmax": Condition(
-        _too_hot, lambda s: f"hottest cell at {s.hottest_c:.0f} degC: too hot (Th)", critical=True
+        _too_hot, lambda s: f"too hot (Th); the hottest cell is now at {s.hottest_c:.0f} degC", critical=True
     ),
     "no communication": Condition(
         lambda s: s.flag(layout.NO_COMMUNICATION) or s.highest_mv < LOWEST_CELL_MV,

@@ -12,6 +12,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from smartbms_protocol import FRAME_SIZE
@@ -126,7 +127,15 @@ def replay(lines: Iterable[str], configuration: Configuration, *, items: bool = 
         yield json.dumps(state.answer(line))
 
 
-async def record(devices: str, out: TextIO, seconds: float | None) -> None:
+@dataclass
+class Capture:
+    """What has been recorded so far."""
+
+    size: int = 0
+    pieces: int = 0
+
+
+async def record(devices: str, capture: Capture, out: TextIO, seconds: float | None) -> None:
     """Write what a cable sends as lines that ``replay`` reads, until cancelled or for ``seconds``.
 
     Raises OSError when ``out`` cannot be written, for example on a full disk.
@@ -138,6 +147,8 @@ async def record(devices: str, out: TextIO, seconds: float | None) -> None:
         try:
             out.write(json.dumps({"t": round(time.monotonic() - begin, 3), "bytes": data.hex()}) + "\n")
             out.flush()
+            capture.size += len(data)
+            capture.pieces += 1
         except OSError as error:
             if not failed.done():
                 failed.set_exception(error)

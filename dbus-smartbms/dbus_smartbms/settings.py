@@ -182,7 +182,12 @@ def load(path: Path | None, overrides: list[str]) -> Configuration:
         name, equals, value = override.partition("=")
         option = _BY_NAME.get(name.strip().lower())
         if option is None or not equals:
-            nearest = min(_BY_NAME, key=lambda known: _distance(name.strip(), known))
+            key = name.strip().lower().rpartition(".")[2]
+            nearest = min(OPTIONS, key=lambda known: _unlikeness(key, known)).name
+            if equals and "." in name:
+                raise ValueError(
+                    f"--set {override}: there is no option {name.strip()}, did you mean {nearest}?"
+                )
             raise ValueError(f"--set {override}: expected section.key=value, for example {nearest}=...")
         try:
             reader.override(option, _parse(option, value.strip()))

@@ -470,15 +470,15 @@ def test_a_current_limit_is_rounded_down() -> None:
     assert desk["/Info/MaxChargeCurrent"] == 80.2
 
 
-def test_a_bms_that_hears_no_cell_names_none(desk: Desk) -> None:
+def test_a_bms_that_hears_no_cell_has_no_extremes(desk: Desk) -> None:
     desk.frame(lowest_cell=0, highest_cell=0, coldest_cell=0, hottest_cell=0, cell=0, status=4,
                lowest_mv=0, highest_mv=0, cell_mv=0)  # fmt: skip
     for path in ("/System/MinVoltageCellId", "/System/MaxVoltageCellId", "/System/MinTemperatureCellId",
-                 "/System/MaxTemperatureCellId"):  # fmt: skip
+                 "/System/MaxTemperatureCellId", "/System/MinCellVoltage", "/System/MaxCellVoltage",
+                 "/System/MinCellTemperature", "/System/MaxCellTemperature",
+                 "/Dc/0/Temperature"):  # fmt: skip
         assert desk[path] is None
-    for path in ("/System/MinCellVoltage", "/System/MaxCellVoltage", "/System/MinCellTemperature",
-                 "/System/MaxCellTemperature", "/Dc/0/Temperature"):  # fmt: skip
-        assert desk[path] is None, "what it does not have is no 0"
+    assert desk["/Dc/0/Voltage"] == 53.12
 
 
 def test_the_soc_not_calibrated_is_seen(desk: Desk) -> None:

@@ -164,7 +164,10 @@ def test_what_the_clock_says_at_the_start_changes_nothing(begin: float) -> None:
 
 
 VH, VL = "cell 3 at {} V: Vmax 3.70 V (Vh)", "cell 7 at {} V: Vmin 2.90 V (Vl)"
-TH, TL = "hottest cell at {} degC: too hot (Th)", "coldest cell at {} degC: too cold (Tl)"
+TH, TL = (
+    "too hot (Th); the hottest cell is now at {} degC",
+    "too cold (Tl); the coldest cell is now at {} degC",
+)
 E = "the BMS does not hear its cells (E)"
 UNHEARD = {"lowest_mv": 0, "lowest_cell": 0, "highest_mv": 0, "highest_cell": 0, "cell": 0, "cell_mv": 0}
 

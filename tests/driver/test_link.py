@@ -101,7 +101,8 @@ async def test_a_line_that_another_program_reads_is_not_shared(
     ):
         await rig.until(lambda: "reading" in other.text)
         await run_until_said(Link(str(line.path), lambda _data, _idle: None), caplog, "cannot open")
-        assert other.end() == 0
+        assert "another program has it open" in caplog.text
+        assert other.end() == 1, "nothing was received"
 
 
 @pytest.mark.usefixtures("usb")

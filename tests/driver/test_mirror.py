@@ -151,7 +151,7 @@ def test_too_cold_by_the_lights(
     generation: str, status: int, status2: int | None, no_charge: bool, no_discharge: bool
 ) -> None:
     relays, verdict = step(pack_with(status2, status=status), Relays(True, True), generation=generation)
-    said = "coldest cell at 20 degC: too cold (Tl)"
+    said = "too cold (Tl); the coldest cell is now at 20 degC"
     assert verdict.no_charge == (said if no_charge else None)
     assert verdict.no_discharge == (said if no_discharge else None)
     assert relays == Relays(not no_charge, not no_discharge)
@@ -193,7 +193,7 @@ def hot_pack(cell_mv: int, **changes: Any) -> PackState:
 @pytest.mark.parametrize(("cell_mv", "forbidden"), [(3395, True), (3400, True), (3405, False)])
 def test_a_configured_tmax_leaves_a_cell_over_vbalance_to_the_light(cell_mv: int, forbidden: bool) -> None:
     _, verdict = step(hot_pack(cell_mv), tmax=45.0)
-    said = "hottest cell at 60 degC: too hot (Th)" if forbidden else None
+    said = "too hot (Th); the hottest cell is now at 60 degC" if forbidden else None
     assert (verdict.no_charge, verdict.no_discharge) == (said, said)
 
 
@@ -203,7 +203,7 @@ def test_a_hot_board_does_not_keep_a_relay_from_closing() -> None:
 
 def test_the_light_th_counts_for_a_cell_over_vbalance_too() -> None:
     _, verdict = step(hot_pack(3405, status=BOTH | OVER_TMAX), tmax=45.0)
-    assert verdict.no_charge == verdict.no_discharge == "hottest cell at 60 degC: too hot (Th)"
+    assert verdict.no_charge == verdict.no_discharge == "too hot (Th); the hottest cell is now at 60 degC"
 
 
 def test_a_hot_cell_whose_voltage_was_not_seen_is_no_doubt() -> None:
@@ -222,7 +222,7 @@ def test_where_balancing_is_off_no_board_is_warm_from_it() -> None:
 
 # Critical reasons, in words
 
-TH, E = "hottest cell at 23 degC: too hot (Th)", "the BMS does not hear its cells (E)"
+TH, E = "too hot (Th); the hottest cell is now at 23 degC", "the BMS does not hear its cells (E)"
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ TH, E = "hottest cell at 23 degC: too hot (Th)", "the BMS does not hear its cell
         ({}, None, None),
         ({"highest_mv": 3700}, "cell 3 at 3.700 V: Vmax 3.70 V (Vh)", None),
         ({"lowest_mv": 2900}, None, "cell 7 at 2.900 V: Vmin 2.90 V (Vl)"),
-        ({"coldest_raw": 280}, "coldest cell at 4 degC: too cold (Tl)", None),
+        ({"coldest_raw": 280}, "too cold (Tl); the coldest cell is now at 4 degC", None),
         ({"status": BOTH | OVER_TMAX}, TH, TH),
         ({"status": BOTH | NO_COMMUNICATION, "lowest_mv": 0, "highest_mv": 3700, "coldest_raw": 0}, E, E),
         ({"highest_mv": 3700, "coldest_raw": 280, "hottest_raw": 330},
-         "cell 3 at 3.700 V: Vmax 3.70 V (Vh)", "hottest cell at 54 degC: too hot (Th)"),
+         "cell 3 at 3.700 V: Vmax 3.70 V (Vh)", "too hot (Th); the hottest cell is now at 54 degC"),
         # full, or waiting for a restart, is nothing that forbids
         (balanced(54_400, 0), None, None),
         (stored(95), None, None),

@@ -479,7 +479,10 @@ EXPECTED = "expected section.key=value, for example "
         ("limits.charge_rate=0,5", f"'0,5' is not a number from 0 to 5 C; {POINT}"),
         ("pack.mode=fast", "'fast' is not one of normal, critical"),
         ("limits.max_charge_current", EXPECTED + "limits.max_charge_current=..."),
-        ("limits.max_chrge_current=80", EXPECTED + "limits.max_charge_current=..."),
+        (
+            "limits.max_chrge_current=80",
+            "there is no option limits.max_chrge_current, did you mean limits.max_charge_current?",
+        ),
         ("max_charge_current=80", EXPECTED + "limits.max_charge_current=..."),
         ("", EXPECTED + "pack.mode=..."),
     ],

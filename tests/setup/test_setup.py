@@ -11,7 +11,7 @@ import pytest
 
 import rig
 
-TOOLS = ("sh", "dirname", "id", "mktemp", "tail", "rm", "cat", "touch")
+TOOLS = ("sh", "dirname", "readlink", "id", "mktemp", "tail", "rm", "cat", "touch")
 
 
 @pytest.fixture
