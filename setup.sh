@@ -126,9 +126,9 @@ test)
     "$venv/bin/coverage" run -m pytest
     "$venv/bin/coverage" combine --quiet
     "$venv/bin/coverage" report --fail-under=95
-    # Branches are complete where a mistake costs a battery: the decoder and the limits.
+    # Branches are complete where a mistake costs a battery: the decoder, the mirror, the limits.
     "$venv/bin/coverage" report --fail-under=100 \
-        --include='protocol/smartbms_protocol/*,dbus-smartbms/dbus_smartbms/limits.py'
+        --include='protocol/smartbms_protocol/*,*/dbus_smartbms/limits.py,*/dbus_smartbms/mirror.py,*/dbus_smartbms/ratings.py'
     ;;
 -h | --help | help)
     usage

@@ -16,9 +16,10 @@ PACKAGE = rig.ROOT / "dbus-smartbms" / "dbus_smartbms"
 
 # Standard modules that are on every GX device, from Venus OS's build recipes.
 ON_A_GX = {
-    "__future__", "argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum", "faulthandler",
-    "importlib", "json", "logging", "math", "operator", "os", "pathlib", "re", "select", "shutil", "signal",
-    "struct", "subprocess", "sys", "tempfile", "termios", "threading", "time", "typing", "weakref", "xml",
+    "__future__", "argparse", "asyncio", "collections", "contextlib", "dataclasses", "enum",
+    "faulthandler", "functools", "importlib", "json", "logging", "math", "operator", "os",
+    "pathlib", "re", "select", "shutil", "signal", "struct", "subprocess", "sys", "tempfile",
+    "termios", "threading", "time", "typing", "weakref", "xml",
 }  # fmt: skip
 TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
 NOT_ON_A_GX = {"simulator", "plant", "demo"}
@@ -26,17 +27,21 @@ NOT_ON_A_GX = {"simulator", "plant", "demo"}
 
 BELOW = {
     "settings": set(), "logs": set(), "watchdog": {"logs"}, "history": set(), "alarms": set(), "link": set(),
-    "mirror": {"settings"},
-    "limits": {"settings", "mirror"},
-    "bank": {"alarms", "history", "limits", "mirror", "settings"},
-    "paths": {"alarms", "bank", "limits"},
+    "ratings": {"settings"},
+    "mirror": {"ratings", "settings"},
+    "agreement": {"mirror", "settings"},
+    "tables": {"mirror", "settings"},
+    "state": {"mirror", "ratings"},
+    "limits": {"mirror", "ratings", "settings"},
+    "bank": {"agreement", "alarms", "history", "limits", "mirror", "settings"},
+    "paths": {"alarms", "bank", "mirror", "ratings"},
     "items": {"paths"},
     "bus": {"items", "paths"},
-    "driver": {"bank", "bus", "items", "link", "paths", "settings", "watchdog"},
-    "replay": {"bank", "items", "link", "paths", "settings"},
+    "driver": {"bank", "bus", "items", "link", "mirror", "paths", "settings", "state", "watchdog"},
+    "replay": {"bank", "items", "link", "paths", "settings", "tables"},
     "plant": set(), "simulator": {"plant"},
     "demo": {"bus", "driver"},
-    "cli": {"logs", "settings", "driver", "replay", "simulator", "demo", "paths"},
+    "cli": {"logs", "settings", "driver", "replay", "simulator", "demo", "paths", "tables"},
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""
 
@@ -71,7 +76,20 @@ def test_one_module_sees_the_dbus_library() -> None:
 
 
 def test_nothing_pure_reads_a_clock() -> None:
-    for name in ("mirror", "limits", "bank", "alarms", "history", "items", "paths", "settings", "plant"):
+    for name in (
+        "ratings",
+        "mirror",
+        "agreement",
+        "tables",
+        "limits",
+        "bank",
+        "alarms",
+        "history",
+        "items",
+        "paths",
+        "settings",
+        "plant",
+    ):
         assert not imports(PACKAGE / f"{name}.py")[0] & {"time", "asyncio", "datetime"}, name
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 from smartbms_protocol import Frame, FrameStream, PackState, Taken
 
 from . import limits, mirror
+from .agreement import Agreement
 from .alarms import Alarms
 from .history import History
 from .settings import Settings
-
-DISAGREEMENT_S = 10.0
-"""How long mirror and BMS have to differ before it is said: the BMS's bits may come late."""
 
 
 class Bank:
@@ -24,14 +22,13 @@ class Bank:
         self.stream = FrameStream()
         self.pack = PackState()
         self.relays = mirror.Relays()
-        self.verdict = mirror.Verdict(self.relays, None, None, None)
+        self.soc: float | None = None
+        """The mirror's state of charge in %; ``mirror.soc`` is the BMS's."""
         self.limits: limits.Limits | None = None
         self.alarms = Alarms()
         self.history = History()
-        self.disagreement: str | None = None
-        """How the mirror and the BMS differ, once they have done so for ``DISAGREEMENT_S``."""
-        self._differs: str | None = None
-        self._differs_since = 0.0
+        self.agreement = Agreement()
+        self._mirror = mirror.Memory()
         self._memory = limits.Memory()
 
     @property
@@ -53,27 +50,31 @@ class Bank:
             self.history.frame(self.pack, now)
         self._step(now)
         if whole:
-            self._compare(now)
+            self.agreement.frame(self.settings, self._mirror, self.relays, self.pack, now)
 
     def tick(self, now: float) -> None:
         """A second went by: what has to happen without frames happens."""
         self._step(now)
         if self.limits is not None:
             self.alarms.silence(lost=self.limits.lost, spent=self.limits.spent)
+            if self.lost:
+                self.agreement = Agreement()  # there is nothing to compare
 
     def clear_history(self) -> None:
         """Begin the history anew."""
         self.history = History()
         self.history.frame(self.pack, self.pack.at or 0.0)
 
-    def _compare(self, now: float) -> None:
-        differs = mirror.disagreement(self.settings, self.pack, self.verdict)
-        if (differs is None) != (self._differs is None):
-            self._differs_since = now
-        self._differs = differs
-        if differs is None or now - self._differs_since >= DISAGREEMENT_S:
-            self.disagreement = differs
+    @property
+    def counted(self) -> mirror.Counted | None:
+        """What a later run of the driver begins with; None before the first frame."""
+        return self._mirror.counted
+
+    def restore(self, counted: mirror.Counted) -> None:
+        """Begin with what an earlier run counted; of no effect after the first frame."""
+        if self.pack.frame is None:
+            self._mirror = mirror.Memory(counted=counted)
 
     def _step(self, now: float) -> None:
-        self.relays, self.verdict = mirror.step(self.settings, self.relays, self.pack, now)
-        self._memory, self.limits = limits.step(self.settings, self._memory, self.pack, self.verdict, now)
+        self._mirror, self.relays, self.soc = mirror.step(self.settings, self._mirror, self.pack, now)
+        self._memory, self.limits = limits.step(self.settings, self._memory, self.pack, self.relays, now)

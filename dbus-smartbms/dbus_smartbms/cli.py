@@ -138,6 +138,8 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     _device_option(parser)
+    text = "where to keep what outlives a restart (default: nowhere)"
+    parser.add_argument("--state", metavar="FILE", type=Path, help=text)
     _settings_options(parser)
 
 
@@ -148,7 +150,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .driver import Driver
 
     async def drive() -> None:
-        await Driver(configuration).run()
+        await Driver(configuration, args.state).run()
 
     try:
         asyncio.run(drive())
@@ -234,6 +236,32 @@ def _paths(_args: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
     return 0
 
 
+def _tables_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--generation", choices=settings.GENERATIONS, help="only this one (default: all)")
+    parser.add_argument("--mode", choices=settings.MODES, help="only this one (default: both)")
+    text = "a frame (116 hex digits) or a capture, whose last frame is run through the tables"
+    parser.add_argument("--explain", metavar="FRAME", help=text)
+    _settings_options(parser)
+
+
+def _tables(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from . import tables
+
+    if args.explain is None:
+        print(tables.markdown(args.generation, args.mode), end="")
+        return 0
+    from .replay import explain
+
+    for name in ("generation", "mode"):
+        if getattr(args, name):
+            args.set.append(f"pack.{name}={getattr(args, name)}")
+    try:
+        print(explain(args.explain, _configuration(args, parser)), end="")
+    except (ValueError, OSError) as error:
+        parser.exit(1, f"dbus-smartbms tables: {args.explain[:60]}: {error}\n")
+    return 0
+
+
 COMMANDS = (
     Command("run", "drive the battery: cable in, D-Bus service out",
             "dbus-smartbms run --device /dev/ttyUSB0 --config /data/conf/dbus-smartbms.ini",
@@ -250,6 +278,9 @@ COMMANDS = (
     Command("demo", "a simulated pack, the driver and a bus of its own, shown live",
             "dbus-smartbms demo --seconds 30",
             _demo_options, _demo),
+    Command("tables", "the BMS's tables as the driver has them, or a frame run through them",
+            "dbus-smartbms tables --generation C --mode critical --explain capture.jsonl",
+            _tables_options, _tables),
     Command("paths", "all D-Bus paths as a Markdown table",
             "dbus-smartbms paths > docs/dbus-paths.md",
             lambda _parser: None, _paths),

@@ -10,14 +10,17 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
-from . import __version__, watchdog
+from . import __version__, state, watchdog
 from .bank import Bank
 from .bus import BUS_ITEM, BusError, Service
 from .items import Items
 from .link import Cable, Link
+from .mirror import Counted
 from .paths import LONGEST_NAME, Identity, View
 from .settings import Configuration
 
@@ -31,6 +34,8 @@ CATCH_UP_S = 0.1
 """For reading what waited while the process stood still: some 20 frames at the least."""
 RETRY_S = 1.0
 """Pause before the bus is tried again: it is back well within 5 s."""
+STATE_S = 900.0
+"""Between two writings of the state file: flash wears out."""
 SETTLE_S = 5.0
 """How long what the GX does with our limits has to stand before it is said: at a start it
 changes its mind several times."""
@@ -39,7 +44,7 @@ changes its mind several times."""
 class Driver:
     """One pack on one bus."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, state_file: Path | None = None) -> None:
         self.settings = configuration.settings
         self.bank = Bank(self.settings)
         self.identity = Identity(problems=tuple(configuration.problems))
@@ -49,6 +54,7 @@ class Driver:
         self._disagreement: str | None = None
         self._ready = asyncio.Event()
         self._use = _Use()
+        self._kept = _Kept(state_file)
         self._ended = asyncio.Event()
         self._broken: BaseException | None = None
         self._clock = time.monotonic
@@ -71,6 +77,7 @@ class Driver:
             asyncio.create_task(link.run(), name="link"),
             asyncio.create_task(self._serve(), name="bus"),
             asyncio.create_task(self._tick(), name="tick"),
+            asyncio.create_task(self._keep(), name="state"),
         }
         try:
             done, _ = await asyncio.wait({ending, *tasks}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,6 +92,7 @@ class Driver:
             await asyncio.gather(ending, *tasks, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.service.leave(), 1.0)
+            self._kept.write(self.identity.serial, self.bank.counted)
             watchdog.stop()
         log.info("ended")
 
@@ -100,6 +108,9 @@ class Driver:
     def _opened(self, cable: Cable) -> None:
         self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
         self.identity.serial = cable.identity
+        counted = self._kept.packs.get(cable.identity)
+        if counted is not None:
+            self.bank.restore(counted)
 
     def _received(self, data: bytes, idle: bool) -> None:
         now = self._clock()
@@ -118,8 +129,8 @@ class Driver:
         limits, levels = self.bank.limits, self.bank.alarms.levels
         if limits is None:
             return
-        if (self.bank.disagreement is None) != (self._disagreement is None):
-            self._disagreement = self.bank.disagreement
+        if self.bank.agreement.text != self._disagreement and not limits.lost:
+            self._disagreement = self.bank.agreement.text
             log.warning("%s", self._disagreement or "the BMS and the manual's tables agree again")
         raised = tuple(f"{path} {level}" for path, level in levels.items() if level)
         now = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised)
@@ -150,6 +161,12 @@ class Driver:
             if self.bank.pack.age(now) >= TICK_S:  # else a frame has just done all this
                 self.bank.tick(now)
                 self._announce()
+
+    async def _keep(self) -> None:
+        """Write down, now and then, what has to outlive this process; in a thread, for flash may be slow."""
+        while True:
+            await asyncio.sleep(STATE_S)
+            await asyncio.to_thread(self._kept.write, self.identity.serial, self.bank.counted)
 
     # The bus
 
@@ -214,6 +231,32 @@ class Driver:
             return False
         self.bank.clear_history()
         return True
+
+
+class _Kept:
+    """The state file, if there is one; what goes wrong with it is said once and stops nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.packs: dict[str, Counted] = {}
+        self._path = path
+        self._said: str | None = None
+        self._lock = threading.Lock()
+        try:
+            self.packs = state.read(path) if path else {}
+        except ValueError as error:
+            log.warning("%s", error)
+
+    def write(self, cable: str | None, counted: Counted | None) -> None:
+        if self._path is None or cable is None or counted is None or counted == self.packs.get(cable):
+            return
+        with self._lock:  # the last writing may come while a slow one is under way
+            try:
+                state.write(self._path, {**self.packs, cable: counted})
+            except OSError as error:
+                self._said = _once(self._said, f"the state file cannot be written: {error}")
+            else:
+                self.packs[cable] = counted
+                self._said = None
 
 
 class _Use:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from smartbms_protocol import Frame, PackState, layout
 
-from .mirror import LOWEST_CELL_MV, Verdict, balance_mv
+from .mirror import Relays
+from .ratings import balance_mv, capacity_mah, chemistry, vnom_mv
 from .settings import Settings
 
 PERMITS = 3
@@ -43,9 +44,6 @@ EMPTY_MARGIN_MV = 100
 """So near Vmin or Vlow a pack counts as nearly empty; and the taper's length where Vlow is not known."""
 FLOAT_LFP_MV = 3370
 FLOAT_BELOW_BALANCE_MV = 100
-
-ADVISED_VNOM_MV = {"LFP": 3300, "LTO": 2400, "NMC": 3700, "NCA": 3600}
-"""Nominal cell voltages the manual of generation C advises: used until the pack's own is known."""
 
 
 class Cap(NamedTuple):
@@ -122,49 +120,19 @@ class _Now(NamedTuple):
         return int(self.capacity_mah * rate)
 
 
-def chemistry(settings: Settings, frame: Frame, vnom_mv: int | None) -> str:
-    """LFP, LTO, NMC or NCA: as configured, else told from Vbalance and Vnom (manuals' advice)."""
-    if settings.chemistry != "auto":
-        return settings.chemistry
-    balance = balance_mv(settings, frame)
-    if balance < 3000:
-        return "LTO"
-    if balance < 3800:
-        return "LFP"
-    return "NCA" if vnom_mv and vnom_mv < 3650 else "NMC"
-
-
-def capacity_mah(settings: Settings, pack: PackState) -> int:
-    """The capacity setting in mAh at the nominal voltage; 0 before the first frame."""
-    if pack.frame is None:
-        return 0
-    return pack.frame.capacity_wh * 1_000_000 // (pack.frame.cells * _nominal_mv(settings, pack, pack.frame))
-
-
-def _nominal_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
-    vnom = _vnom_mv(pack, frame)
-    return vnom or ADVISED_VNOM_MV[chemistry(settings, frame, vnom)]
-
-
-def _vnom_mv(pack: PackState, frame: Frame) -> int | None:
-    """Vnom, unless no cell can have it: too low a number would make the Ah, and the limits, too high."""
-    vnom = pack.pair("vnom_mv")
-    return vnom if vnom and vnom >= max(frame.vmin_mv, LOWEST_CELL_MV) else None
-
-
 def _floor_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
     """CVL is never under cells x Vnom, Vlow where Vnom is not known, else Vmin.
 
     One that is not under Vbalance contradicts it, and would take every way down from CVL.
     """
-    known = (_vnom_mv(pack, frame), pack.pair("vlow_mv"))
+    known = (vnom_mv(pack, frame), pack.pair("vlow_mv"))
     below = (mv for mv in known if mv and mv < balance_mv(settings, frame))
     return frame.cells * next(below, frame.vmin_mv)
 
 
 def float_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
     """The float voltage of the pack: LFP 3.37 V a cell, others Vbalance - 100 mV."""
-    if chemistry(settings, frame, _vnom_mv(pack, frame)) == "LFP":
+    if chemistry(settings, frame, vnom_mv(pack, frame)) == "LFP":
         return frame.cells * FLOAT_LFP_MV
     return frame.cells * (balance_mv(settings, frame) - FLOAT_BELOW_BALANCE_MV)
 
@@ -230,7 +198,7 @@ DISCHARGE_RULES: tuple[Rule, ...] = (_discharge_cap, _discharge_taper)
 
 
 def step(
-    settings: Settings, memory: Memory, pack: PackState, verdict: Verdict, now: float
+    settings: Settings, memory: Memory, pack: PackState, relays: Relays, now: float
 ) -> tuple[Memory, Limits | None]:
     """The limits after a frame (taken or held back) or after a second without one.
 
@@ -267,14 +235,14 @@ def step(
         memory.charge,
         _lowest(rule(view) for rule in CHARGE_RULES),
         _charge_cap(view).amount,
-        _denial(pack, layout.CHARGE_ALLOWED, "charging", verdict.no_charge, lost),
+        _denial(pack, layout.CHARGE_ALLOWED, "charging", relays.charge.forbids, lost),
         fresh, now, dt_s,
     )  # fmt: skip
     discharge, dcl = _direct(
         memory.discharge,
         _lowest(rule(view) for rule in DISCHARGE_RULES),
         _discharge_cap(view).amount,
-        _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", verdict.no_discharge, spent),
+        _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", relays.load.forbids, spent),
         fresh, now, dt_s,
     )  # fmt: skip
     cvl, cvl_mv = _voltage(memory, view, charge, ccl, dt_s, lost, float_mv(settings, pack, frame))

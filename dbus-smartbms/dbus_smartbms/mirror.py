@@ -1,28 +1,140 @@
-r"""The mirror of the BMS's algorithm: its relay tables as rows, evaluated on what the wire tells.
+r"""The mirror of the BMS's algorithm: the manuals' tables as rows, evaluated on what the wire tells.
 
-Source of the rows: the manuals, "Charge and load relays" (generation A: 123\SmartBMS manual V1.2;
-B: 123\SmartBMS gen3; C: the later gen3 manual).  A relay keeps its state while neither its "on"
-nor its "off" row holds; "off" wins.  "All cells" is judged from the extremes of the frame.
+Source of the rows: the manuals (generation A: 123\SmartBMS manual V1.2; B: 123\SmartBMS gen3; C: the
+later gen3 manual), "Charge and load relays" and "State of charge".  ``tables.py`` prints them.
 
 Pure: no clock, no I/O.  The mirror can take permission away, never give it.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from smartbms_protocol import CELSIUS, Frame, PackState, layout
+from smartbms_protocol import CELSIUS, PackState, layout
 
+from .ratings import LOWEST_CELL_MV, balance_mv, capacity_mah
 from .settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Condition(NamedTuple):
+    """A comparison as the manuals write it: ``any V >= Vmax``."""
+
+    what: str
+    comparison: str
+    threshold: str
+
+    def __str__(self) -> str:
+        """As the manuals write it."""
+        return " ".join(self)
+
+
+class Row(NamedTuple):
+    """When all its conditions hold (for ``for_s`` seconds), the subject becomes what it says.
+
+    Of several rows that make a subject the same, any one does it.  "off" wins over "on"; while no
+    row of a relay holds, it stays as it is: that is the hysteresis.
+    """
+
+    subject: str
+    becomes: str
+    generations: str
+    modes: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    source: str
+    for_s: int | None = None
+    critical: bool = False
+    """It forbids, whatever the relays do.  Full, or waiting for a restart, forbids nothing."""
+
+
+A_LONGER_TIME_S = 60
+"""Generation B, "for a longer time": with the load switched off, a cell that only sagged is over Vmin again
+within a minute; an empty one is not.  The manual gives no number."""
+STAYS_S = 60
+"""Generation C, discharge power "stays" under 10 %: a load that pauses, as a pump or a fridge does between
+two starts, has not emptied the pack.  The manual gives no number."""
+
+_ALL_UNDER_VBALANCE = Condition("all V", "<", "Vbalance")
+_ALL_AT_VBALANCE = Condition("all V", ">=", "Vbalance")
+_UNDER_CHARGE_RESTART = Condition("SoC", "<", "charge restart")
+_FROM_DISCHARGE_RESTART = Condition("SoC", ">=", "discharge restart")
+_AT_VMAX = Condition("any V", ">=", "Vmax")
+_ALL_UNDER_VMAX = Condition("all V", "<", "Vmax")
+_AT_VMIN = Condition("any V", "<=", "Vmin")
+_ALL_OVER_VMIN = Condition("all V", ">", "Vmin")
+_COLD_TO_CHARGE = Condition("any T", "<", "Tmin charge")
+_WARM_TO_CHARGE = Condition("all T", ">", "Tmin charge")
+_COLD_TO_DISCHARGE = Condition("any T", "<", "Tmin discharge")
+_WARM_TO_DISCHARGE = Condition("all T", ">", "Tmin discharge")
+_HOT = Condition("any T", ">", "Tmax")
+_ALL_UNDER_TMAX = Condition("all T", "<", "Tmax")
+_HEARD = Condition("cell communication", "is", "there")
+_NOT_HEARD = Condition("cell communication", "is", "lost")
+_LITTLE_FLOWS_IN = Condition("charge power", "<=", "5 % of the capacity")
+
+_NORMAL, _CRITICAL = "normal", "critical"
+_BOTH = (_NORMAL, _CRITICAL)
+_N, _C = "relays, normal mode", "relays, critical mode"
+_NC = "relays, both modes"
+_SOC = "state of charge"
+
+ROWS = (
+    # In "off" the first that holds is named to the user: without communication the readings mean nothing.
+    Row("charge", "off", "ABC", _BOTH, (_NOT_HEARD,), _NC, critical=True),
+    Row("charge", "off", "ABC", _BOTH, (_AT_VMAX,), _NC, critical=True),
+    Row("charge", "off", "ABC", _BOTH, (_COLD_TO_CHARGE,), _NC, critical=True),
+    Row("charge", "off", "ABC", _BOTH, (_HOT,), _NC, critical=True),
+    Row("charge", "off", "AB", (_NORMAL,), (_ALL_AT_VBALANCE,), _N),
+    Row("charge", "off", "C", (_NORMAL,), (_ALL_AT_VBALANCE, _LITTLE_FLOWS_IN), _N),
+    Row("charge", "on", "ABC", (_NORMAL,),
+        (_ALL_UNDER_VBALANCE, _UNDER_CHARGE_RESTART, _WARM_TO_CHARGE, _ALL_UNDER_TMAX, _HEARD), _N),
+    Row("charge", "on", "ABC", (_CRITICAL,),
+        (_ALL_UNDER_VMAX, _WARM_TO_CHARGE, _ALL_UNDER_TMAX, _HEARD), _C),
+
+    Row("load", "off", "ABC", _BOTH, (_NOT_HEARD,), _NC, critical=True),
+    Row("load", "off", "ABC", _BOTH, (_AT_VMIN,), _NC, critical=True),
+    Row("load", "off", "ABC", _BOTH, (_COLD_TO_DISCHARGE,), _NC, critical=True),
+    Row("load", "off", "ABC", _BOTH, (_HOT,), _NC, critical=True),
+    Row("load", "on", "ABC", (_NORMAL,),
+        (_ALL_OVER_VMIN, _FROM_DISCHARGE_RESTART, _WARM_TO_DISCHARGE, _ALL_UNDER_TMAX, _HEARD), _N),
+    Row("load", "on", "ABC", (_CRITICAL,),
+        (_ALL_OVER_VMIN, _WARM_TO_DISCHARGE, _ALL_UNDER_TMAX, _HEARD), _C),
+
+    # "Heard" is ours in these: without communication the cells read 0 V.
+    Row("SoC", "100 %", "AB", (_NORMAL,), (_ALL_AT_VBALANCE, _HEARD), _SOC),
+    Row("SoC", "100 %", "AB", (_CRITICAL,),
+        (Condition("pack voltage", ">=", "Vbalance x cells"), _HEARD), _SOC),
+    Row("SoC", "100 %", "C", _BOTH,
+        (Condition("all V", ">", "Vbalance"), _LITTLE_FLOWS_IN, _HEARD), _SOC),
+    Row("SoC", "0 %", "B", _BOTH,
+        (Condition("any V", "<", "Vmin"), Condition("discharging", "is", "not allowed"), _HEARD),
+        _SOC, A_LONGER_TIME_S),
+    Row("SoC", "0 %", "C", _BOTH,
+        (Condition("any V", "<", "Vmin"), Condition("discharge power", "<", "10 % of the capacity"), _HEARD),
+        _SOC, STAYS_S),
+)  # fmt: skip
+
+
+@functools.cache
+def table(generation: str, mode: str) -> tuple[Row, ...]:
+    """The rows of a generation in a mode."""
+    return tuple(row for row in ROWS if generation in row.generations and mode in row.modes)
+
+
+@functools.cache
+def _rows(generation: str, mode: str, subject: str, becomes: str) -> tuple[Row, ...]:
+    return tuple(row for row in table(generation, mode) if (row.subject, row.becomes) == (subject, becomes))
+
+
+class Seen(NamedTuple):
     """What the conditions look at: a frame, the flags that stand in, the user's thresholds."""
 
     settings: Settings
+    cells: int
+    voltage_mv: int
     lowest_mv: int
     highest_mv: int
     lowest_cell: int
@@ -30,11 +142,11 @@ class Seen:
     coldest_c: float
     hottest_c: float
     hottest_doubtful: bool
-    """The hottest reading may be its bleeding board's."""
+    """The hottest reading may be its bleeding board's: it is then not compared."""
     vmin_mv: int
     vmax_mv: int
     vbalance_mv: int
-    power_w: float | None
+    current_ma: int | None
     capacity_wh: int
     soc: float
     status: int
@@ -44,168 +156,230 @@ class Seen:
         """Whether a bit of status byte 1 is set."""
         return bool(self.status & bits)
 
+    def too_cold(self, flag2: int, *, discharging: bool) -> bool:
+        """Under Tmin, as the BMS's own flags have it.
 
-LOWEST_CELL_MV = 1500
-"""The BMS measures cells from here on (manuals B and C, "cell voltage range"): when not even the
-highest cell reads so much, none is measured."""
-
-
-class Condition(NamedTuple):
-    """A condition of the tables: when it holds, and how it is said to a user."""
-
-    holds: Callable[[Seen], bool]
-    text: Callable[[Seen], str]
-    critical: bool = False
-    """It forbids, whatever the relays do."""
+        Status byte 2 tells charging from discharging where it is sent (C); status byte 1 has one light
+        for both.  Charging stops with either; discharging goes on while status byte 2 says that
+        it may, because 0 there is a blackout.
+        """
+        if self.settings.generation != "C" or self.status2 is None:
+            return self.flag(layout.UNDER_TMIN)
+        return bool(self.status2 & flag2) or (self.flag(layout.UNDER_TMIN) and not discharging)
 
 
-def _too_cold(seen: Seen, threshold: float | None, flag2: int, *, discharging: bool) -> bool:
-    """Under a configured Tmin, or as the BMS's flags have it.
-
-    Status byte 2 tells charging from discharging where it is sent (C); status byte 1 has one light
-    for both.  Charging stops with either; discharging goes on while status byte 2 says that
-    it may, because 0 there is a blackout.
-    """
-    if threshold is not None and seen.coldest_c < threshold:
-        return True
-    told_apart = seen.settings.generation == "C" and seen.status2 is not None
-    if told_apart and (seen.status2 or 0) & flag2:
-        return True
-    return seen.flag(layout.UNDER_TMIN) and not (told_apart and discharging)
+def _heard(seen: Seen) -> int:
+    return int(not seen.flag(layout.NO_COMMUNICATION) and seen.highest_mv >= LOWEST_CELL_MV)
 
 
-def _cold_text(seen: Seen) -> str:
-    return f"too cold (Tl); the coldest cell is now at {seen.coldest_c:.0f} degC"
+def _power_w(seen: Seen, direction: int) -> float | None:
+    return None if seen.current_ma is None else direction * seen.voltage_mv * seen.current_ma / 1e6
 
 
-def _too_hot(seen: Seen) -> bool:
-    tmax = seen.settings.tmax
-    hot = tmax is not None and seen.hottest_c > tmax and not seen.hottest_doubtful
-    return hot or seen.flag(layout.OVER_TMAX)
+def _hottest(seen: Seen) -> float | None:
+    return None if seen.hottest_doubtful else seen.hottest_c
 
 
-def _low_power(seen: Seen) -> bool:
-    """Charge power at most 5 % of the capacity per hour (generation C)."""
-    return seen.power_w is not None and seen.power_w <= 0.05 * seen.capacity_wh
+Number = Callable[[Seen], float | None]
 
+NUMBERS: dict[str, Number] = {
+    # "Any" and "all" cells are judged by the frame's own extremes: readings of single cells may be old.
+    "any V >": lambda s: s.highest_mv,
+    "all V <": lambda s: s.highest_mv,
+    "any V <": lambda s: s.lowest_mv,
+    "all V >": lambda s: s.lowest_mv,
+    "any T >": _hottest,
+    "all T <": _hottest,
+    "any T <": lambda s: s.coldest_c,
+    "all T >": lambda s: s.coldest_c,
+    "pack voltage": lambda s: s.voltage_mv,
+    "SoC": lambda s: s.soc,
+    "charge power": lambda s: _power_w(s, 1),
+    "discharge power": lambda s: _power_w(s, -1),
+    "cell communication": _heard,
+    "discharging": lambda s: int(s.flag(layout.DISCHARGE_ALLOWED)),
+}
+"""What is compared: mV, degC, %, W; 1 and 0 for yes and no.  None where it is not known."""
 
-def _below_charge_restart(seen: Seen) -> bool:
-    restart = seen.settings.charge_restart
-    return seen.flag(layout.CHARGE_ALLOWED) if restart is None else seen.soc < restart
+THRESHOLDS: dict[str, Number] = {
+    "Vmin": lambda s: s.vmin_mv,
+    "Vmax": lambda s: s.vmax_mv,
+    "Vbalance": lambda s: s.vbalance_mv or None,
+    "Vbalance x cells": lambda s: s.vbalance_mv * s.cells or None,
+    "Tmin charge": lambda s: s.settings.tmin_charge,
+    "Tmin discharge": lambda s: s.settings.tmin_discharge,
+    "Tmax": lambda s: s.settings.tmax,
+    "charge restart": lambda s: s.settings.charge_restart,
+    "discharge restart": lambda s: s.settings.discharge_restart,
+    "5 % of the capacity": lambda s: 0.05 * s.capacity_wh,
+    "10 % of the capacity": lambda s: 0.10 * s.capacity_wh,
+    "there": lambda _: 1,
+    "lost": lambda _: 0,
+    "not allowed": lambda _: 0,
+}
+"""What it is compared with, in the same units.  None where nobody configured it."""
 
-
-def _from_discharge_restart(seen: Seen) -> bool:
-    restart = seen.settings.discharge_restart
-    return seen.flag(layout.DISCHARGE_ALLOWED) if restart is None else seen.soc >= restart
-
-
-CONDITIONS = {
-    "any V >= Vmax": Condition(
-        lambda s: s.highest_mv >= s.vmax_mv or s.flag(layout.OVER_VMAX),
-        lambda s: f"cell {s.highest_cell} at {s.highest_mv / 1000:.3f} V: Vmax {s.vmax_mv / 1000:.2f} V (Vh)",
-        critical=True,
-    ),
-    "all V < Vmax": Condition(lambda s: s.highest_mv < s.vmax_mv, lambda _: "all cells are under Vmax"),
-    "any V <= Vmin": Condition(
-        lambda s: s.lowest_mv <= s.vmin_mv or s.flag(layout.UNDER_VMIN),
-        lambda s: f"cell {s.lowest_cell} at {s.lowest_mv / 1000:.3f} V: Vmin {s.vmin_mv / 1000:.2f} V (Vl)",
-        critical=True,
-    ),
-    "all V > Vmin": Condition(lambda s: s.lowest_mv > s.vmin_mv, lambda _: "all cells are over Vmin"),
-    "all V < Vbalance": Condition(
-        lambda s: s.highest_mv < s.vbalance_mv, lambda _: "all cells are under Vbalance"
-    ),
-    "all V >= Vbalance": Condition(
-        lambda s: s.lowest_mv >= s.vbalance_mv > 0, lambda _: "full: all cells are at Vbalance"
-    ),
-    "all V >= Vbalance and power <= 5 %": Condition(
-        lambda s: s.lowest_mv >= s.vbalance_mv > 0 and _low_power(s),
-        lambda _: "full: all cells are at Vbalance and little flows",
-    ),
-    "SoC < charge restart": Condition(_below_charge_restart, lambda _: "SoC under the charge restart"),
-    "SoC >= discharge restart": Condition(
-        _from_discharge_restart, lambda _: "SoC from the discharge restart on"
-    ),
-    "T < Tmin charge": Condition(
-        lambda s: _too_cold(s, s.settings.tmin_charge, layout.TOO_COLD_TO_CHARGE, discharging=False),
-        _cold_text,
-        critical=True,
-    ),
-    "T < Tmin discharge": Condition(
-        lambda s: _too_cold(s, s.settings.tmin_discharge, layout.TOO_COLD_TO_DISCHARGE, discharging=True),
-        _cold_text,
-        critical=True,
-    ),
-    "all T > Tmin charge": Condition(
-        lambda s: s.settings.tmin_charge is None or s.coldest_c > s.settings.tmin_charge,
-        lambda _: "all cells are warm enough to charge",
-    ),
-    "all T > Tmin discharge": Condition(
-        lambda s: s.settings.tmin_discharge is None or s.coldest_c > s.settings.tmin_discharge,
-        lambda _: "all cells are warm enough to discharge",
-    ),
-    "all T < Tmax": Condition(
-        lambda s: s.settings.tmax is None or s.hottest_doubtful or s.hottest_c < s.settings.tmax,
-        lambda _: "all cells are under Tmax",
-    ),
-    "T > Tmax": Condition(
-        _too_hot, lambda s: f"too hot (Th); the hottest cell is now at {s.hottest_c:.0f} degC", critical=True
-    ),
-    "no communication": Condition(
-        lambda s: s.flag(layout.NO_COMMUNICATION) or s.highest_mv < LOWEST_CELL_MV,
-        lambda _: "the BMS does not hear its cells (E)",
-        critical=True,
-    ),
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "is": operator.eq,
 }
 
 
-class Row(NamedTuple):
-    """A relay's row of the manuals' table.  "on" needs all its conditions and none of "off".
+class Light(NamedTuple):
+    """What the BMS itself says of a condition."""
 
-    At exactly Tmin or Tmax neither holds, and the relay stays as it is.  Of several that forbid, the
-    first in "off" is named: without communication the cells' readings mean nothing.
-    """
-
-    relay: str
-    generations: str
-    mode: str
-    on: tuple[str, ...]
-    off: tuple[str, ...]
+    name: str
+    holds: Callable[[Seen], bool]
 
 
-_CHARGE_OFF = ("no communication", "any V >= Vmax", "T < Tmin charge", "T > Tmax")
-_LOAD_OFF = ("no communication", "any V <= Vmin", "T < Tmin discharge", "T > Tmax")
-_CHARGE_T = ("all T > Tmin charge", "all T < Tmax")
-_LOAD_T = ("all T > Tmin discharge", "all T < Tmax")
+_TL_CHARGE = Light("Tl", lambda s: s.too_cold(layout.TOO_COLD_TO_CHARGE, discharging=False))
+_TL_LOAD = Light("Tl", lambda s: s.too_cold(layout.TOO_COLD_TO_DISCHARGE, discharging=True))
+_TH = Light("Th", lambda s: s.flag(layout.OVER_TMAX))
 
-ROWS = (
-    Row("charge", "AB", "normal", ("all V < Vbalance", "SoC < charge restart", *_CHARGE_T),
-        (*_CHARGE_OFF, "all V >= Vbalance")),
-    Row("charge", "C", "normal", ("all V < Vbalance", "SoC < charge restart", *_CHARGE_T),
-        (*_CHARGE_OFF, "all V >= Vbalance and power <= 5 %")),
-    Row("charge", "ABC", "critical", ("all V < Vmax", *_CHARGE_T), _CHARGE_OFF),
-    Row("load", "ABC", "normal", ("all V > Vmin", "SoC >= discharge restart", *_LOAD_T), _LOAD_OFF),
-    Row("load", "ABC", "critical", ("all V > Vmin", *_LOAD_T), _LOAD_OFF),
-)  # fmt: skip
+BESIDE: dict[Condition, Light] = {
+    _AT_VMAX: Light("Vh", lambda s: s.flag(layout.OVER_VMAX)),
+    _AT_VMIN: Light("Vl", lambda s: s.flag(layout.UNDER_VMIN)),
+    _COLD_TO_CHARGE: _TL_CHARGE,
+    _COLD_TO_DISCHARGE: _TL_LOAD,
+    _HOT: _TH,
+}
+"""Lights that forbid beside the comparison: whatever is configured, the BMS knows its own thresholds."""
+
+INSTEAD: dict[Condition, Light] = {
+    _UNDER_CHARGE_RESTART: Light("charging allowed", lambda s: s.flag(layout.CHARGE_ALLOWED)),
+    _FROM_DISCHARGE_RESTART: Light("discharging allowed", lambda s: s.flag(layout.DISCHARGE_ALLOWED)),
+    _WARM_TO_CHARGE: Light("no Tl", lambda s: not _TL_CHARGE.holds(s)),
+    _WARM_TO_DISCHARGE: Light("no Tl", lambda s: not _TL_LOAD.holds(s)),
+    _ALL_UNDER_TMAX: Light("no Th", lambda s: not _TH.holds(s)),
+}
+"""What stands in for a comparison that nobody configured, or whose reading is in doubt."""
+
+
+class Judged(NamedTuple):
+    """A condition, its two numbers (None: not known), the BMS's light if it counts, and the outcome."""
+
+    condition: Condition
+    number: float | None
+    threshold: float | None
+    light: Light | None
+    holds: bool
+
+
+class Comparing(NamedTuple):
+    """How a condition is evaluated."""
+
+    number: Number
+    comparison: Callable[[float, float], bool]
+    threshold: Number
+    beside: Light | None
+    instead: Light | None
+
+
+def _comparing(condition: Condition) -> Comparing:
+    what, comparison, threshold = condition
+    number = NUMBERS.get(what) or NUMBERS[f"{what} {comparison[0]}"]
+    beside = BESIDE.get(condition)
+    instead = INSTEAD.get(condition, beside)
+    return Comparing(number, COMPARISONS[comparison], THRESHOLDS[threshold], beside, instead)
+
+
+_COMPARING = {condition: _comparing(condition) for row in ROWS for condition in row.conditions}
+
+
+def judge(condition: Condition, seen: Seen) -> Judged:
+    """Whether a condition holds.  What is not known holds only where a light says so."""
+    number_of, comparison, threshold_of, beside, instead = _COMPARING[condition]
+    number, threshold = number_of(seen), threshold_of(seen)
+    if number is None or threshold is None:
+        return Judged(condition, number, threshold, instead, instead is not None and instead.holds(seen))
+    if comparison(number, threshold):
+        return Judged(condition, number, threshold, None, True)
+    return Judged(condition, number, threshold, beside, beside is not None and beside.holds(seen))
+
+
+def _holds(row: Row, seen: Seen) -> bool:
+    return all(judge(condition, seen).holds for condition in row.conditions)
+
+
+REASONS: dict[Condition, Callable[[Seen], str]] = {
+    _NOT_HEARD: lambda _: "the BMS does not hear its cells (E)",
+    _AT_VMAX: lambda s: (
+        f"cell {s.highest_cell} at {s.highest_mv / 1000:.3f} V: Vmax {s.vmax_mv / 1000:.2f} V (Vh)"
+    ),
+    _AT_VMIN: lambda s: (
+        f"cell {s.lowest_cell} at {s.lowest_mv / 1000:.3f} V: Vmin {s.vmin_mv / 1000:.2f} V (Vl)"
+    ),
+    _COLD_TO_CHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
+    _COLD_TO_DISCHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
+    _HOT: lambda s: f"too hot (Th); the hottest cell is now at {s.hottest_c:.0f} degC",
+    _ALL_AT_VBALANCE: lambda s: f"full: all cells are at Vbalance {s.vbalance_mv / 1000:.2f} V",
+}
+"""What switches a relay off, as it is said to a user; of a row with several conditions the first."""
+
+
+class Relay(NamedTuple):
+    """A relay as its table has it."""
+
+    closed: bool | None
+    """On; None before the first frame."""
+    why_off: str | None = None
+    """The row that switches it off now, in words; None while none does."""
+    forbids: str | None = None
+    """The critical one, in words; None while none does."""
 
 
 class Relays(NamedTuple):
-    """The two relays as the tables have them; None before the first frame."""
+    """Both relays."""
+
+    charge: Relay = Relay(None)
+    load: Relay = Relay(None)
+
+
+class Counted(NamedTuple):
+    """The mirror's SoC and the BMS's in %, and the pack they are of: this is what outlives the driver."""
+
+    cells: int
+    capacity_wh: int
+    soc: float
+    bms_soc: float
+
+
+GAP_INTERVALS = 3
+"""Over more than so many intervals between frames nothing is counted."""
+KEPT_PERCENT = 10
+"""When the BMS's SoC has moved further than this while the driver did not run, what was counted before says
+nothing any more: the BMS may have been synchronised meanwhile."""
+
+
+class Memory(NamedTuple):
+    """All that ``step`` remembers.  An earlier run's ``counted`` alone is a memory to begin with."""
 
     charge: bool | None = None
     load: bool | None = None
+    frames: int | None = None
+    """``PackState.frames`` of the last step: another number now means a new frame."""
+    at: float | None = None
+    counted: Counted | None = None
+    empty_since: float | None = None
+    """Since when the row that makes the SoC 0 % has held."""
 
 
-class Verdict(NamedTuple):
-    """What the mirror says of a pack.
+def soc(pack: PackState) -> float | None:
+    """The BMS's own state of charge in %, 0 to 100.
 
-    ``no_charge`` and ``no_discharge`` are the critical reasons that forbid, in words, else None.
+    Stored / capacity where that refines the byte, else the byte.
     """
-
-    relays: Relays
-    soc: float | None
-    no_charge: str | None
-    no_discharge: str | None
+    frame = pack.frame
+    if frame is None:
+        return None
+    if frame.capacity_wh:
+        fine = 100 * frame.stored_wh / frame.capacity_wh
+        if abs(fine - frame.soc_percent) <= 1:
+            return min(fine, 100.0)
+    return float(frame.soc_percent)
 
 
 def look(settings: Settings, pack: PackState, now: float) -> Seen | None:
@@ -214,9 +388,10 @@ def look(settings: Settings, pack: PackState, now: float) -> Seen | None:
     if frame is None:
         return None
     celsius = CELSIUS[settings.temperature]
-    current = frame.current_ma
     return Seen(
         settings=settings,
+        cells=frame.cells,
+        voltage_mv=frame.voltage_mv,
         lowest_mv=frame.lowest_mv,
         highest_mv=frame.highest_mv,
         lowest_cell=frame.lowest_cell,
@@ -227,7 +402,7 @@ def look(settings: Settings, pack: PackState, now: float) -> Seen | None:
         vmin_mv=frame.vmin_mv,
         vmax_mv=frame.vmax_mv,
         vbalance_mv=balance_mv(settings, frame),
-        power_w=None if current is None else frame.voltage_mv * current / 1e6,
+        current_ma=frame.current_ma,
         capacity_wh=frame.capacity_wh,
         soc=soc(pack) or 0.0,
         status=frame.status,
@@ -235,64 +410,68 @@ def look(settings: Settings, pack: PackState, now: float) -> Seen | None:
     )
 
 
-def balance_mv(settings: Settings, frame: Frame) -> int:
-    """Vbalance; where balancing is off (0 on the wire), Vmax less the margin."""
-    return frame.vbalance_mv or max(0, frame.vmax_mv - round(settings.charge_margin_mv))
+def step(
+    settings: Settings, memory: Memory, pack: PackState, now: float
+) -> tuple[Memory, Relays, float | None]:
+    """Evaluate the tables once: what is remembered, the relays, the mirror's SoC in %.
 
-
-def soc(pack: PackState) -> float | None:
-    """State of charge in %, 0 to 100: stored / capacity where it refines the byte, else the byte."""
-    frame = pack.frame
-    if frame is None:
-        return None
-    if frame.capacity_wh:
-        fine = 100 * frame.stored_wh / frame.capacity_wh
-        if abs(fine - frame.soc_percent) <= 1:
-            return min(round(fine, 1), 100.0)
-    return float(frame.soc_percent)
-
-
-def step(settings: Settings, memory: Relays, pack: PackState, now: float) -> tuple[Relays, Verdict]:
-    """Evaluate the tables once.  Never raises, never reads a clock.
-
-    With no memory a relay begins as the BMS's bit says.
+    Never raises, never reads a clock.  With no memory a relay begins as the BMS's bit says, and so it
+    does after a lost link, for what it did meanwhile was not seen.
     """
     seen = look(settings, pack, now)
-    if seen is None:
-        return memory, Verdict(memory, None, None, None)
-    holds = {name: condition.holds(seen) for name, condition in CONDITIONS.items()}
-    state = {
-        "charge": seen.flag(layout.CHARGE_ALLOWED) if memory.charge is None else memory.charge,
-        "load": seen.flag(layout.DISCHARGE_ALLOWED) if memory.load is None else memory.load,
-    }
-    reasons: dict[str, str | None] = {}
-    for row in ROWS:
-        if settings.generation not in row.generations or settings.mode != row.mode:
-            continue
-        if any(holds[name] for name in row.off):
-            state[row.relay] = False
-        elif all(holds[name] for name in row.on):
-            state[row.relay] = True
-        critical = (name for name in row.off if holds[name] and CONDITIONS[name].critical)
-        first = next(critical, None)
-        reasons[row.relay] = CONDITIONS[first].text(seen) if first else None
-    relays = Relays(state["charge"], state["load"])
-    return relays, Verdict(relays, seen.soc, reasons["charge"], reasons["load"])
+    if seen is None or pack.at is None:
+        return memory, Relays(), None
+    lost = memory.at is not None and pack.at - memory.at >= settings.hold_s
+    charge = _relay("charge", seen, None if lost else memory.charge, layout.CHARGE_ALLOWED)
+    load = _relay("load", seen, None if lost else memory.load, layout.DISCHARGE_ALLOWED)
+    memory = memory._replace(charge=charge.closed, load=load.closed)
+    if pack.frames != memory.frames:
+        dt_s = math.inf if memory.at is None else pack.at - memory.at
+        gap = not 0 <= dt_s <= GAP_INTERVALS * pack.interval_s
+        soc = _soc(memory, seen, capacity_mah(settings, pack), None if gap else dt_s)
+        soc, empty_since = _synchronised(soc, None if gap else memory.empty_since, pack.at, seen)
+        counted = Counted(seen.cells, seen.capacity_wh, soc, seen.soc)
+        memory = memory._replace(frames=pack.frames, at=pack.at, counted=counted, empty_since=empty_since)
+    return memory, Relays(charge, load), memory.counted.soc if memory.counted else None
 
 
-def disagreement(settings: Settings, pack: PackState, verdict: Verdict) -> str | None:
-    """Where the BMS's bits and the mirror's relays differ, in words; None where they agree."""
-    frame = pack.frame
-    if frame is None:
-        return None
-    for what, bit, relay, forbids in (
-        ("charging", layout.CHARGE_ALLOWED, verdict.relays.charge, verdict.no_charge),
-        ("discharging", layout.DISCHARGE_ALLOWED, verdict.relays.load, verdict.no_discharge),
-    ):
-        if frame.has(bit) == relay:
-            continue
-        if frame.has(bit):
-            return f"the BMS allows {what}, the manual's table does not: {forbids or 'no reason to allow it'}"
-        table = f"generation {settings.generation}, {settings.mode} mode"
-        return f"the BMS does not allow {what}, the manual's table does ({table}): is that what it is set to?"
-    return None
+def _relay(subject: str, seen: Seen, before: bool | None, bit: int) -> Relay:
+    generation, mode = seen.settings.generation, seen.settings.mode
+    off = [row for row in _rows(generation, mode, subject, "off") if _holds(row, seen)]
+    if off:  # the critical rows come first
+        why = REASONS[off[0].conditions[0]](seen)
+        return Relay(False, why, why if off[0].critical else None)
+    if before is None:
+        before = seen.flag(bit)
+    return Relay(before or any(_holds(row, seen) for row in _rows(generation, mode, subject, "on")))
+
+
+def _soc(memory: Memory, seen: Seen, capacity: int, dt_s: float | None) -> float:
+    """The SoC with the current of a new frame; where nothing can be counted (None: a gap), the BMS's."""
+    counted = memory.counted
+    if counted is None or counted[:2] != (seen.cells, seen.capacity_wh):
+        return seen.soc
+    if memory.at is None:  # an earlier run's: how far the mirror was from the BMS
+        moved = seen.soc - counted.bms_soc
+        return _percent(counted.soc + moved) if abs(moved) <= KEPT_PERCENT else seen.soc
+    if dt_s is None or seen.current_ma is None or not capacity:
+        return seen.soc
+    return _percent(counted.soc + 100 * seen.current_ma * dt_s / 3600 / capacity)
+
+
+def _percent(soc: float) -> float:
+    return min(max(soc, 0.0), 100.0)
+
+
+def _synchronised(soc: float, since: float | None, at: float, seen: Seen) -> tuple[float, float | None]:
+    """The SoC, to 100 % at once and to 0 % when its row has held for so long; and since when it holds."""
+    generation, mode = seen.settings.generation, seen.settings.mode
+    if any(_holds(row, seen) for row in _rows(generation, mode, "SoC", "100 %")):
+        soc = 100.0
+    empty = [row for row in _rows(generation, mode, "SoC", "0 %") if _holds(row, seen)]
+    if not empty:
+        return soc, None
+    begin = at if since is None else since
+    if any(row.for_s is None or at - begin >= row.for_s for row in empty):
+        soc = 0.0
+    return soc, begin

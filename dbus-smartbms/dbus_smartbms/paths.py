@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from smartbms_protocol import CELSIUS, Frame, layout
 
-from . import __version__, alarms, limits
+from . import __version__, alarms, mirror, ratings
 from .bank import Bank
 
 Value = float | int | str | None
@@ -66,7 +66,7 @@ class View:
 
     def nominal_mv(self) -> int:
         """Nominal pack voltage; 0 before the first frame."""
-        capacity = limits.capacity_mah(self.bank.settings, self.pack)
+        capacity = ratings.capacity_mah(self.bank.settings, self.pack)
         return self.known.capacity_wh * 1_000_000 // capacity if self.known and capacity else 0
 
 
@@ -113,6 +113,14 @@ def _pair(name: str, divisor: int = 1) -> Callable[[View], Value]:
     def value(view: View) -> Value:
         number = view.pair(name)
         return None if number is None else number / divisor if divisor > 1 else number
+
+    return value
+
+
+def _relay(name: str) -> Callable[[View], Value]:
+    def value(view: View) -> Value:
+        closed: bool | None = getattr(view.bank.relays, name).closed
+        return None if closed is None else int(closed)
 
     return value
 
@@ -320,7 +328,8 @@ ROWS: tuple[Row, ...] = (
     Row("/Dc/0/Current", "d", "{:.1f} A", _frame("current_ma", 1000), "bytes 10-12; positive charges"),
     Row("/Dc/0/Power", "d", "{:.0f} W", _power, "bytes 1-3 x bytes 10-12"),
     Row("/Dc/0/Temperature", "d", "{:.1f} °C", _temperature, "bytes 19-24, midway"),
-    Row("/Soc", "d", "{:.1f} %", lambda v: v.bank.verdict.soc, "bytes 35-37 / 50-51, byte 41"),
+    Row("/Soc", "d", "{:.1f} %", lambda v: round(mirror.soc(v.pack) or 0.0, 1),
+        "bytes 35-37 / 50-51, byte 41"),
     Row("/Soh", "d", "{:.0f} %", _pair("soh_percent"), "key 0"),
     Row("/TimeToGo", "i", _span, _time_to_go, "bytes 35-37 / power"),
     Row("/ConsumedAmphours", "d", "{:.1f} Ah",
@@ -408,8 +417,15 @@ ROWS: tuple[Row, ...] = (
     Row("/History/CanBeCleared", "i", "{}", lambda _: 1, "driver", ""),
     Row("/History/Clear", "i", "{}", lambda _: 0, "write 1 to begin anew; writeable", ""),
     Row("/Settings/HasTemperature", "i", "{}", lambda _: 1, "shows the temperatures of /History", ""),
-    Row("/SmartBms/Disagreement", "s", "{}", lambda v: v.bank.disagreement or "",
+    Row("/SmartBms/Disagreement", "s", "{}", lambda v: v.bank.agreement.text or "",
         "how the BMS and the mirror of its tables differ, after 10 s", "known"),
+    Row("/SmartBms/Mirror/Charge", "i", lambda x: _YES[x], _relay("charge"),
+        'relay "Charge" as the manual\'s table has it'),
+    Row("/SmartBms/Mirror/Discharge", "i", lambda x: _YES[x], _relay("load"),
+        'relay "Load" as the manual\'s table has it'),
+    Row("/SmartBms/Mirror/Soc", "d", "{:.1f} %",
+        lambda v: None if v.bank.soc is None else round(v.bank.soc, 1),
+        "bytes 10-12 counted, synchronised by the manual's rule"),
     Row("/SmartBms/Today/Collected", "d", "{:.2f} kWh", _frame("collected_today_wh", 1000), "bytes 32-34"),
     Row("/SmartBms/Today/Consumed", "d", "{:.2f} kWh", _frame("consumed_today_wh", 1000), "bytes 38-40"),
     Row("/SmartBms/Total/Collected", "d", "{:.0f} kWh", _frame("collected_kwh"), "bytes 42-44"),

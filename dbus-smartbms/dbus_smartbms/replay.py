@@ -13,10 +13,12 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO
 
 from smartbms_protocol import FRAME_SIZE
 
+from . import tables
 from .bank import Bank
 from .items import Items
 from .link import IDLE_S, Link
@@ -54,6 +56,21 @@ class Replay:
             self._bank.take(frame, t)
         self._bank.tick(t)
         return self._state(t)
+
+    def explain(self, lines: Iterable[str]) -> str:
+        """Walk through all lines; the last frame run through the manuals' tables.
+
+        Raises ValueError for a malformed line, and where there was no frame.
+        """
+        bank, before, now = self._bank, self._bank.relays, 0.0
+        for number, line in enumerate(lines, 1):
+            frames, relays = bank.pack.frames, bank.relays
+            answer = self.answer(line)
+            if "error" in answer:
+                raise ValueError(f"line {number}: {answer['error']}")
+            if bank.pack.frames != frames and bank.pack.at is not None:
+                before, now = relays, bank.pack.at
+        return tables.explain(bank.settings, before, bank.pack, now)
 
     def _parse(self, line: str) -> tuple[float, bytes]:
         try:
@@ -97,9 +114,9 @@ class Replay:
             },
             "state": limits.state if limits else "bulk",
             "mirror": {
-                "charge": relays.charge,
-                "discharge": relays.load,
-                "soc": None if bank.lost else bank.verdict.soc,
+                "charge": relays.charge.closed,
+                "discharge": relays.load.closed,
+                "soc": None if bank.lost or bank.soc is None else round(bank.soc, 2),
             },
             "frames": bank.stream.frames,
             "rejected": bank.stream.rejected,
@@ -125,6 +142,19 @@ def replay(lines: Iterable[str], configuration: Configuration, *, items: bool = 
     state = Replay(configuration, items=items)
     for line in lines:
         yield json.dumps(state.answer(line))
+
+
+def explain(source: str, configuration: Configuration) -> str:
+    """The last frame of a capture run through the manuals' tables; ``source`` is its file, or a frame in hex.
+
+    Raises ValueError, with a sentence, where there is no frame; OSError for a file that cannot be read.
+    """
+    state = Replay(configuration)
+    if len(source) == 2 * FRAME_SIZE and _HEX.fullmatch(source):
+        lines: Iterable[str] = [json.dumps({"t": 0, "frame": source})]
+    else:
+        lines = Path(source).read_text(encoding="utf-8", errors="replace").splitlines()
+    return state.explain(lines)
 
 
 @dataclass

@@ -47,14 +47,14 @@ class Option(NamedTuple):
         return "a text"
 
 
+GENERATIONS = ("A", "B", "C")
+MODES = ("normal", "critical")
 _CELSIUS = ("degC", -40.0, 85.0)
 _PERCENT = ("%", 0.0, 100.0)
 
 OPTIONS = (
-    Option("pack", "generation", "C", "Board generation", choices=("A", "B", "C")),
-    Option(
-        "pack", "mode", "critical", "Operating mode of the BMS, as set in it", choices=("normal", "critical")
-    ),
+    Option("pack", "generation", "C", "Board generation", choices=GENERATIONS),
+    Option("pack", "mode", "critical", "Operating mode of the BMS, as set in it", choices=MODES),
     Option(
         "pack",
         "chemistry",

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbus_smartbms.bank import Bank
-from dbus_smartbms.limits import RAMP_S, Limits, capacity_mah
-from dbus_smartbms.mirror import LOWEST_CELL_MV
+from dbus_smartbms.limits import RAMP_S, Limits
+from dbus_smartbms.ratings import LOWEST_CELL_MV, capacity_mah
 from dbus_smartbms.settings import Settings
 from rig import FRAME
 from smartbms_protocol import Frame, encode, read

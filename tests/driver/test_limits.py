@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dbus_smartbms import limits, mirror
+from dbus_smartbms import limits, mirror, ratings
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.limits import Limits
 from dbus_smartbms.settings import Settings
@@ -94,7 +94,7 @@ def test_there_are_no_limits_before_the_first_frame() -> None:
     bank = Bank(Settings())
     bank.tick(5.0)
     assert bank.limits is None
-    assert limits.capacity_mah(Settings(), PackState()) == 0
+    assert ratings.capacity_mah(Settings(), PackState()) == 0
 
 
 def test_the_first_frame_gives_numbers_each_with_its_reason() -> None:
@@ -564,7 +564,7 @@ def test_cvl_is_cells_times_vbalance_and_margin() -> None:
 )
 def test_where_balancing_is_off_vbalance_is_vmax_less_the_margin(vmax_mv: int, target_mv: int) -> None:
     frame_ = frame(vbalance_mv=0, vmax_mv=vmax_mv)
-    assert mirror.balance_mv(Settings(), frame_) == max(0, vmax_mv - 30)
+    assert ratings.balance_mv(Settings(), frame_) == max(0, vmax_mv - 30)
     if vmax_mv == 3700:
         assert rules(vbalance_mv=0).cvl_mv == 16 * target_mv
         assert rules({"max_charge_current": 100.0}, vbalance_mv=0, highest_mv=3685).ccl_ma == 50_000
@@ -976,7 +976,7 @@ def test_the_chemistry_is_told_from_vbalance_and_vnom(
     configured: str, vbalance_mv: int, vnom_mv: int | None, expected: str
 ) -> None:
     settings = Settings(chemistry=configured)
-    assert limits.chemistry(settings, frame(vbalance_mv=vbalance_mv), vnom_mv) == expected
+    assert ratings.chemistry(settings, frame(vbalance_mv=vbalance_mv), vnom_mv) == expected
 
 
 @pytest.mark.parametrize(
@@ -985,7 +985,7 @@ def test_the_chemistry_is_told_from_vbalance_and_vnom(
 def test_until_vnom_is_known_the_capacity_is_by_the_advised_voltage(chemistry: str, mah: int) -> None:
     pack = Pack(chemistry=chemistry)
     pack.send()
-    assert limits.capacity_mah(pack.bank.settings, pack.bank.pack) == mah
+    assert ratings.capacity_mah(pack.bank.settings, pack.bank.pack) == mah
 
 
 # The step itself
@@ -995,11 +995,11 @@ def test_a_step_without_news_gives_the_same_answer_and_memory() -> None:
     pack = PackState()
     memory = limits.Memory()
     settings = Settings()
-    verdict = mirror.Verdict(mirror.Relays(), None, None, None)
+    relays = mirror.Relays()
     for now in (1.0, 2.0, 3.0):
         pack.take(frame(int(now)), now)
-        memory, _ = limits.step(settings, memory, pack, verdict, now)
-    again, same = limits.step(settings, memory, pack, verdict, 7.0)
+        memory, _ = limits.step(settings, memory, pack, relays, now)
+    again, same = limits.step(settings, memory, pack, relays, 7.0)
     assert again is memory
     assert same is memory.limits
 
@@ -1007,8 +1007,8 @@ def test_a_step_without_news_gives_the_same_answer_and_memory() -> None:
 def test_the_mirror_denies_in_its_own_words() -> None:
     pack = PackState()
     pack.take(frame(), 1.0)
-    verdict = mirror.Verdict(mirror.Relays(), None, "too much", "too little")
-    _, result = limits.step(Settings(), limits.Memory(), pack, verdict, 1.0)
+    relays = mirror.Relays(mirror.Relay(False, None, "too much"), mirror.Relay(False, None, "too little"))
+    _, result = limits.step(Settings(), limits.Memory(), pack, relays, 1.0)
     assert result is not None
     assert (result.ccl_reason, result.dcl_reason) == ("too much", "too little")
 

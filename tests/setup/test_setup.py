@@ -109,7 +109,7 @@ def test_the_service_runs_the_driver_under_memory_limits(bare: Path, machine: st
     )
     assert ended.stdout == (
         f"-d 100000000 -s 1000000 -a {limit} python3 -u /data/apps/dbus-smartbms/dbus-smartbms "
-        "run --config /data/conf/dbus-smartbms.ini\n"
+        "run --config /data/conf/dbus-smartbms.ini --state /data/conf/dbus-smartbms.state\n"
     )
 
 
