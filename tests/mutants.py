@@ -32,6 +32,8 @@ OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div,), ast.Div: (ast.Mult,),
     ast.BitAnd: (ast.BitOr,),
 }  # fmt: skip
+TESTS = {"manuals": "test_mirror"}
+"""Whose tests are not in a file of its own."""
 NAMES = {
     "min": ("max",), "max": ("min",), "any": ("all",), "all": ("any",),
     "_BOTH": ("(_NORMAL,)", "(_CRITICAL,)"), "_NORMAL": ("_CRITICAL",), "_CRITICAL": ("_NORMAL",),
@@ -60,12 +62,12 @@ EQUIVALENT = {
     "step: seen is None or pack.at is None -> seen is None and pack.at is None": (
         "a pack with a frame has its time: the second half is for the type checker"
     ),
-    "_relay: any((_holds(row, seen) for row in _rows(generation, mode, subject, 'on'))) -> "
-    "all((_holds(row, seen) for row in _rows(generation, mode, subject, 'on')))": (
+    "_relay: any((_holds(row, seen) for row in manuals.rows(generation, mode, subject, 'on'))) -> "
+    "all((_holds(row, seen) for row in manuals.rows(generation, mode, subject, 'on')))": (
         "each table has one such row"
     ),
-    "_synchronised: any((_holds(row, seen) for row in _rows(generation, mode, 'SoC', '100 %'))) -> "
-    "all((_holds(row, seen) for row in _rows(generation, mode, 'SoC', '100 %')))": (
+    "_synchronised: any((_holds(row, seen) for row in manuals.rows(generation, mode, 'SoC', '100 %'))) -> "
+    "all((_holds(row, seen) for row in manuals.rows(generation, mode, 'SoC', '100 %')))": (
         "each table has one such row"
     ),
     "_synchronised: any((row.for_s is None or at - begin >= row.for_s for row in empty)) -> "
@@ -211,9 +213,13 @@ def _noticed(code: Any, module: ModuleType, every: list[tuple[str, Callable[[], 
 def main(names: list[str]) -> int:
     """Mutants of the modules named, by default of the mirror; status 1 if any survived."""
     status = 0
-    for name in names or ["mirror"]:
+    for name in names or ["manuals", "mirror"]:
         module = importlib.import_module(f"dbus_smartbms.{name}")
-        outcome = run(module, importlib.import_module(f"test_{name}"), lambda text: print("survived:", text))
+        outcome = run(
+            module,
+            importlib.import_module(TESTS.get(name, f"test_{name}")),
+            lambda text: print("survived:", text),
+        )
         print(f"{name}: {outcome.mutants} mutants, {len(outcome.survivors)} survived")
         status |= bool(outcome.survivors)
     return status

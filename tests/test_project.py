@@ -28,9 +28,10 @@ NOT_ON_A_GX = {"simulator", "plant", "demo"}
 BELOW = {
     "settings": set(), "logs": set(), "watchdog": {"logs"}, "history": set(), "alarms": set(), "link": set(),
     "ratings": {"settings"},
-    "mirror": {"ratings", "settings"},
+    "manuals": set(),
+    "mirror": {"manuals", "ratings", "settings"},
     "agreement": {"mirror", "settings"},
-    "tables": {"mirror", "settings"},
+    "tables": {"manuals", "mirror", "settings"},
     "state": {"mirror", "ratings"},
     "limits": {"mirror", "ratings", "settings"},
     "bank": {"agreement", "alarms", "history", "limits", "mirror", "settings"},

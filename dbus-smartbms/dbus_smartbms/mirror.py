@@ -1,7 +1,4 @@
-r"""The mirror of the BMS's algorithm: the manuals' tables as rows, evaluated on what the wire tells.
-
-Source of the rows: the manuals (generation A: 123\SmartBMS manual V1.2; B: 123\SmartBMS gen3; C: the
-later gen3 manual), "Charge and load relays" and "State of charge".  ``tables.py`` prints them.
+"""The mirror of the BMS's algorithm: the rows of ``manuals`` evaluated on what the wire tells.
 
 Pure: no clock, no I/O.  The mirror can take permission away, never give it.
 """
@@ -16,117 +13,10 @@ from typing import NamedTuple
 
 from smartbms_protocol import CELSIUS, PackState, layout
 
+from . import manuals
+from .manuals import Condition
 from .ratings import LOWEST_CELL_MV, balance_mv, capacity_mah
 from .settings import Settings
-
-
-class Condition(NamedTuple):
-    """A comparison as the manuals write it: ``any V >= Vmax``."""
-
-    what: str
-    comparison: str
-    threshold: str
-
-    def __str__(self) -> str:
-        """As the manuals write it."""
-        return " ".join(self)
-
-
-class Row(NamedTuple):
-    """When all its conditions hold (for ``for_s`` seconds), the subject becomes what it says.
-
-    Of several rows that make a subject the same, any one does it.  "off" wins over "on"; while no
-    row of a relay holds, it stays as it is: that is the hysteresis.
-    """
-
-    subject: str
-    becomes: str
-    generations: str
-    modes: tuple[str, ...]
-    conditions: tuple[Condition, ...]
-    source: str
-    for_s: int | None = None
-    critical: bool = False
-    """It forbids, whatever the relays do.  Full, or waiting for a restart, forbids nothing."""
-
-
-A_LONGER_TIME_S = 60
-"""Generation B, "for a longer time": with the load switched off, a cell that only sagged is over Vmin again
-within a minute; an empty one is not.  The manual gives no number."""
-STAYS_S = 60
-"""Generation C, discharge power "stays" under 10 %: a load that pauses, as a pump or a fridge does between
-two starts, has not emptied the pack.  The manual gives no number."""
-
-_ALL_UNDER_VBALANCE = Condition("all V", "<", "Vbalance")
-_ALL_AT_VBALANCE = Condition("all V", ">=", "Vbalance")
-_UNDER_CHARGE_RESTART = Condition("SoC", "<", "charge restart")
-_FROM_DISCHARGE_RESTART = Condition("SoC", ">=", "discharge restart")
-_AT_VMAX = Condition("any V", ">=", "Vmax")
-_ALL_UNDER_VMAX = Condition("all V", "<", "Vmax")
-_AT_VMIN = Condition("any V", "<=", "Vmin")
-_ALL_OVER_VMIN = Condition("all V", ">", "Vmin")
-_COLD_TO_CHARGE = Condition("any T", "<", "Tmin charge")
-_WARM_TO_CHARGE = Condition("all T", ">", "Tmin charge")
-_COLD_TO_DISCHARGE = Condition("any T", "<", "Tmin discharge")
-_WARM_TO_DISCHARGE = Condition("all T", ">", "Tmin discharge")
-_HOT = Condition("any T", ">", "Tmax")
-_ALL_UNDER_TMAX = Condition("all T", "<", "Tmax")
-_HEARD = Condition("cell communication", "is", "there")
-_NOT_HEARD = Condition("cell communication", "is", "lost")
-_LITTLE_FLOWS_IN = Condition("charge power", "<=", "5 % of the capacity")
-
-_NORMAL, _CRITICAL = "normal", "critical"
-_BOTH = (_NORMAL, _CRITICAL)
-_N, _C = "relays, normal mode", "relays, critical mode"
-_NC = "relays, both modes"
-_SOC = "state of charge"
-
-ROWS = (
-    # In "off" the first that holds is named to the user: without communication the readings mean nothing.
-    Row("charge", "off", "ABC", _BOTH, (_NOT_HEARD,), _NC, critical=True),
-    Row("charge", "off", "ABC", _BOTH, (_AT_VMAX,), _NC, critical=True),
-    Row("charge", "off", "ABC", _BOTH, (_COLD_TO_CHARGE,), _NC, critical=True),
-    Row("charge", "off", "ABC", _BOTH, (_HOT,), _NC, critical=True),
-    Row("charge", "off", "AB", (_NORMAL,), (_ALL_AT_VBALANCE,), _N),
-    Row("charge", "off", "C", (_NORMAL,), (_ALL_AT_VBALANCE, _LITTLE_FLOWS_IN), _N),
-    Row("charge", "on", "ABC", (_NORMAL,),
-        (_ALL_UNDER_VBALANCE, _UNDER_CHARGE_RESTART, _WARM_TO_CHARGE, _ALL_UNDER_TMAX, _HEARD), _N),
-    Row("charge", "on", "ABC", (_CRITICAL,),
-        (_ALL_UNDER_VMAX, _WARM_TO_CHARGE, _ALL_UNDER_TMAX, _HEARD), _C),
-
-    Row("load", "off", "ABC", _BOTH, (_NOT_HEARD,), _NC, critical=True),
-    Row("load", "off", "ABC", _BOTH, (_AT_VMIN,), _NC, critical=True),
-    Row("load", "off", "ABC", _BOTH, (_COLD_TO_DISCHARGE,), _NC, critical=True),
-    Row("load", "off", "ABC", _BOTH, (_HOT,), _NC, critical=True),
-    Row("load", "on", "ABC", (_NORMAL,),
-        (_ALL_OVER_VMIN, _FROM_DISCHARGE_RESTART, _WARM_TO_DISCHARGE, _ALL_UNDER_TMAX, _HEARD), _N),
-    Row("load", "on", "ABC", (_CRITICAL,),
-        (_ALL_OVER_VMIN, _WARM_TO_DISCHARGE, _ALL_UNDER_TMAX, _HEARD), _C),
-
-    # "Heard" is ours in these: without communication the cells read 0 V.
-    Row("SoC", "100 %", "AB", (_NORMAL,), (_ALL_AT_VBALANCE, _HEARD), _SOC),
-    Row("SoC", "100 %", "AB", (_CRITICAL,),
-        (Condition("pack voltage", ">=", "Vbalance x cells"), _HEARD), _SOC),
-    Row("SoC", "100 %", "C", _BOTH,
-        (Condition("all V", ">", "Vbalance"), _LITTLE_FLOWS_IN, _HEARD), _SOC),
-    Row("SoC", "0 %", "B", _BOTH,
-        (Condition("any V", "<", "Vmin"), Condition("discharging", "is", "not allowed"), _HEARD),
-        _SOC, A_LONGER_TIME_S),
-    Row("SoC", "0 %", "C", _BOTH,
-        (Condition("any V", "<", "Vmin"), Condition("discharge power", "<", "10 % of the capacity"), _HEARD),
-        _SOC, STAYS_S),
-)  # fmt: skip
-
-
-@functools.cache
-def table(generation: str, mode: str) -> tuple[Row, ...]:
-    """The rows of a generation in a mode."""
-    return tuple(row for row in ROWS if generation in row.generations and mode in row.modes)
-
-
-@functools.cache
-def _rows(generation: str, mode: str, subject: str, becomes: str) -> tuple[Row, ...]:
-    return tuple(row for row in table(generation, mode) if (row.subject, row.becomes) == (subject, becomes))
 
 
 class Seen(NamedTuple):
@@ -240,20 +130,20 @@ _TL_LOAD = Light("Tl", lambda s: s.too_cold(layout.TOO_COLD_TO_DISCHARGE, discha
 _TH = Light("Th", lambda s: s.flag(layout.OVER_TMAX))
 
 BESIDE: dict[Condition, Light] = {
-    _AT_VMAX: Light("Vh", lambda s: s.flag(layout.OVER_VMAX)),
-    _AT_VMIN: Light("Vl", lambda s: s.flag(layout.UNDER_VMIN)),
-    _COLD_TO_CHARGE: _TL_CHARGE,
-    _COLD_TO_DISCHARGE: _TL_LOAD,
-    _HOT: _TH,
+    manuals.AT_VMAX: Light("Vh", lambda s: s.flag(layout.OVER_VMAX)),
+    manuals.AT_VMIN: Light("Vl", lambda s: s.flag(layout.UNDER_VMIN)),
+    manuals.COLD_TO_CHARGE: _TL_CHARGE,
+    manuals.COLD_TO_DISCHARGE: _TL_LOAD,
+    manuals.HOT: _TH,
 }
 """Lights that forbid beside the comparison: whatever is configured, the BMS knows its own thresholds."""
 
 INSTEAD: dict[Condition, Light] = {
-    _UNDER_CHARGE_RESTART: Light("charging allowed", lambda s: s.flag(layout.CHARGE_ALLOWED)),
-    _FROM_DISCHARGE_RESTART: Light("discharging allowed", lambda s: s.flag(layout.DISCHARGE_ALLOWED)),
-    _WARM_TO_CHARGE: Light("no Tl", lambda s: not _TL_CHARGE.holds(s)),
-    _WARM_TO_DISCHARGE: Light("no Tl", lambda s: not _TL_LOAD.holds(s)),
-    _ALL_UNDER_TMAX: Light("no Th", lambda s: not _TH.holds(s)),
+    manuals.UNDER_CHARGE_RESTART: Light("charging allowed", lambda s: s.flag(layout.CHARGE_ALLOWED)),
+    manuals.FROM_DISCHARGE_RESTART: Light("discharging allowed", lambda s: s.flag(layout.DISCHARGE_ALLOWED)),
+    manuals.WARM_TO_CHARGE: Light("no Tl", lambda s: not _TL_CHARGE.holds(s)),
+    manuals.WARM_TO_DISCHARGE: Light("no Tl", lambda s: not _TL_LOAD.holds(s)),
+    manuals.ALL_UNDER_TMAX: Light("no Th", lambda s: not _TH.holds(s)),
 }
 """What stands in for a comparison that nobody configured, or whose reading is in doubt."""
 
@@ -278,6 +168,7 @@ class Comparing(NamedTuple):
     instead: Light | None
 
 
+@functools.cache
 def _comparing(condition: Condition) -> Comparing:
     what, comparison, threshold = condition
     number = NUMBERS.get(what) or NUMBERS[f"{what} {comparison[0]}"]
@@ -286,12 +177,9 @@ def _comparing(condition: Condition) -> Comparing:
     return Comparing(number, COMPARISONS[comparison], THRESHOLDS[threshold], beside, instead)
 
 
-_COMPARING = {condition: _comparing(condition) for row in ROWS for condition in row.conditions}
-
-
 def judge(condition: Condition, seen: Seen) -> Judged:
     """Whether a condition holds.  What is not known holds only where a light says so."""
-    number_of, comparison, threshold_of, beside, instead = _COMPARING[condition]
+    number_of, comparison, threshold_of, beside, instead = _comparing(condition)
     number, threshold = number_of(seen), threshold_of(seen)
     if number is None or threshold is None:
         return Judged(condition, number, threshold, instead, instead is not None and instead.holds(seen))
@@ -300,22 +188,22 @@ def judge(condition: Condition, seen: Seen) -> Judged:
     return Judged(condition, number, threshold, beside, beside is not None and beside.holds(seen))
 
 
-def _holds(row: Row, seen: Seen) -> bool:
+def _holds(row: manuals.Row, seen: Seen) -> bool:
     return all(judge(condition, seen).holds for condition in row.conditions)
 
 
 REASONS: dict[Condition, Callable[[Seen], str]] = {
-    _NOT_HEARD: lambda _: "the BMS does not hear its cells (E)",
-    _AT_VMAX: lambda s: (
+    manuals.NOT_HEARD: lambda _: "the BMS does not hear its cells (E)",
+    manuals.AT_VMAX: lambda s: (
         f"cell {s.highest_cell} at {s.highest_mv / 1000:.3f} V: Vmax {s.vmax_mv / 1000:.2f} V (Vh)"
     ),
-    _AT_VMIN: lambda s: (
+    manuals.AT_VMIN: lambda s: (
         f"cell {s.lowest_cell} at {s.lowest_mv / 1000:.3f} V: Vmin {s.vmin_mv / 1000:.2f} V (Vl)"
     ),
-    _COLD_TO_CHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
-    _COLD_TO_DISCHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
-    _HOT: lambda s: f"too hot (Th); the hottest cell is now at {s.hottest_c:.0f} degC",
-    _ALL_AT_VBALANCE: lambda s: f"full: all cells are at Vbalance {s.vbalance_mv / 1000:.2f} V",
+    manuals.COLD_TO_CHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
+    manuals.COLD_TO_DISCHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
+    manuals.HOT: lambda s: f"too hot (Th); the hottest cell is now at {s.hottest_c:.0f} degC",
+    manuals.ALL_AT_VBALANCE: lambda s: f"full: all cells are at Vbalance {s.vbalance_mv / 1000:.2f} V",
 }
 """What switches a relay off, as it is said to a user; of a row with several conditions the first."""
 
@@ -437,13 +325,13 @@ def step(
 
 def _relay(subject: str, seen: Seen, before: bool | None, bit: int) -> Relay:
     generation, mode = seen.settings.generation, seen.settings.mode
-    off = [row for row in _rows(generation, mode, subject, "off") if _holds(row, seen)]
+    off = [row for row in manuals.rows(generation, mode, subject, "off") if _holds(row, seen)]
     if off:  # the critical rows come first
         why = REASONS[off[0].conditions[0]](seen)
         return Relay(False, why, why if off[0].critical else None)
     if before is None:
         before = seen.flag(bit)
-    return Relay(before or any(_holds(row, seen) for row in _rows(generation, mode, subject, "on")))
+    return Relay(before or any(_holds(row, seen) for row in manuals.rows(generation, mode, subject, "on")))
 
 
 def _soc(memory: Memory, seen: Seen, capacity: int, dt_s: float | None) -> float:
@@ -466,9 +354,9 @@ def _percent(soc: float) -> float:
 def _synchronised(soc: float, since: float | None, at: float, seen: Seen) -> tuple[float, float | None]:
     """The SoC, to 100 % at once and to 0 % when its row has held for so long; and since when it holds."""
     generation, mode = seen.settings.generation, seen.settings.mode
-    if any(_holds(row, seen) for row in _rows(generation, mode, "SoC", "100 %")):
+    if any(_holds(row, seen) for row in manuals.rows(generation, mode, "SoC", "100 %")):
         soc = 100.0
-    empty = [row for row in _rows(generation, mode, "SoC", "0 %") if _holds(row, seen)]
+    empty = [row for row in manuals.rows(generation, mode, "SoC", "0 %") if _holds(row, seen)]
     if not empty:
         return soc, None
     begin = at if since is None else since

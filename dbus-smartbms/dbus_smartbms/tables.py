@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from smartbms_protocol import PackState
 
-from . import mirror
-from .mirror import Condition, Judged, Relay, Row, Seen
+from . import manuals, mirror
+from .manuals import Condition, Row
+from .mirror import Judged, Relay, Seen
 from .settings import GENERATIONS, MODES, Settings
 
 _INTRODUCTION = f"""\
@@ -34,7 +35,7 @@ allows. All else is only compared: where BMS and table differ for 10 s, that is 
 (`/SmartBms/Disagreement`, and the log). The mirror never gives a permission.
 
 The mirror's SoC begins with the BMS's own, counts the measured current, and begins anew after more than
-{mirror.GAP_INTERVALS} intervals without a frame. "For {mirror.STAYS_S} s" is ours:
+{mirror.GAP_INTERVALS} intervals without a frame. "For {manuals.STAYS_S} s" is ours:
 the manuals say "for a longer time" (B) and "stays" (C).
 """
 
@@ -55,7 +56,7 @@ def markdown(generation: str | None = None, mode: str | None = None) -> str:
 
 
 def _block(generation: str, mode: str) -> str:
-    rows = mirror.table(generation, mode)
+    rows = manuals.table(generation, mode)
     lines = [f"## Generation {generation}, {mode} mode"]
     for name in ("charge on", "charge off", "load on", "load off", "SoC 100 %", "SoC 0 %"):
         mine = [row for row in rows if f"{row.subject} {row.becomes}" == name]
@@ -87,7 +88,7 @@ def explain(settings: Settings, before: mirror.Relays, pack: PackState, now: flo
         raise ValueError("there is no valid frame in it")
     memory = mirror.Memory(charge=before.charge.closed, load=before.load.closed)
     _, relays, _ = mirror.step(settings, memory, pack, now)
-    rows = mirror.table(settings.generation, settings.mode)
+    rows = manuals.table(settings.generation, settings.mode)
     which = f"Generation {settings.generation}, {settings.mode} mode"
     volts = f"{seen.lowest_mv / 1000:.3f} to {seen.highest_mv / 1000:.3f} V"
     lines = [f"{which}: {seen.cells} cells, {volts}, SoC {seen.soc:.1f} %"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dbus_smartbms import mirror
+from dbus_smartbms import manuals, mirror
 from dbus_smartbms.mirror import Counted, Memory, Relay, Relays
 from dbus_smartbms.settings import Settings
 from rig import frame
@@ -102,14 +102,14 @@ def test_the_rows_are_those_of_the_manuals() -> None:
         (f"{row.subject} {row.becomes}", generation, mode, tuple(map(str, row.conditions)))
         for generation in GENERATIONS
         for mode in MODES
-        for row in mirror.table(generation, mode)
+        for row in manuals.table(generation, mode)
     ]
     assert sorted(ours) == sorted(written)
 
 
 @pytest.mark.parametrize("line", section("conditions"), ids=lambda line: str(line[0]))
 def test_a_condition_just_below_at_and_just_above(line: list[str]) -> None:
-    condition = next(c for row in mirror.ROWS for c in row.conditions if str(c) == line[0])
+    condition = next(c for row in manuals.ROWS for c in row.conditions if str(c) == line[0])
     outcomes = []
     for column in line[1:]:
         seen = mirror.look(Settings(**MANUAL), pack_with(**readings(column.partition(":")[0])), 10.0)
@@ -120,7 +120,7 @@ def test_a_condition_just_below_at_and_just_above(line: list[str]) -> None:
 
 def test_every_condition_is_judged_at_its_edges() -> None:
     written = {line[0] for line in section("conditions")}
-    assert written == {str(condition) for row in mirror.ROWS for condition in row.conditions}
+    assert written == {str(condition) for row in manuals.ROWS for condition in row.conditions}
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -273,7 +273,7 @@ def test_only_critical_reasons_forbid_and_the_first_is_said(
 def test_every_row_that_switches_off_says_why() -> None:
     seen = mirror.look(Settings(), pack_with(), 10.0)
     assert seen is not None
-    for row in mirror.ROWS:
+    for row in manuals.ROWS:
         if row.becomes == "off":
             assert mirror.REASONS[row.conditions[0]](seen)
 
