@@ -62,16 +62,8 @@ EQUIVALENT = {
     "step: seen is None or pack.at is None -> seen is None and pack.at is None": (
         "a pack with a frame has its time: the second half is for the type checker"
     ),
-    "_relay: any((_holds(row, seen) for row in manuals.rows(generation, mode, subject, 'on'))) -> "
-    "all((_holds(row, seen) for row in manuals.rows(generation, mode, subject, 'on')))": (
-        "each table has one such row"
-    ),
-    "_synchronised: any((_holds(row, seen) for row in manuals.rows(generation, mode, 'SoC', '100 %'))) -> "
-    "all((_holds(row, seen) for row in manuals.rows(generation, mode, 'SoC', '100 %')))": (
-        "each table has one such row"
-    ),
     "_synchronised: any((row.for_s is None or at - begin >= row.for_s for row in empty)) -> "
-    "all((row.for_s is None or at - begin >= row.for_s for row in empty))": "each table has one such row",
+    "all((row.for_s is None or at - begin >= row.for_s for row in empty))": "no table has two such rows",
 }
 """Mutants that no test can notice, and why: they do the same."""
 

@@ -70,7 +70,7 @@ class Agreement:
             self.text = _said(settings, memory, relays, pack, lasting, now) if lasting else None
 
     def _compare(self, side: Side, relay: mirror.Relay, pack: PackState, now: float) -> Iterator[Difference]:
-        if pack.frame is None or relay.closed is None:
+        if pack.frame is None or relay.closed is None or relay.unsure:
             return
         allowed = pack.frame.has(side.bit)
         if self._states.get(side) != (allowed, relay.closed):

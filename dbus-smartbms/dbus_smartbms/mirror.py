@@ -217,6 +217,8 @@ class Relay(NamedTuple):
     """The row that switches it off now, in words; None while none does."""
     forbids: str | None = None
     """The critical one, in words; None while none does."""
+    unsure: bool = False
+    """Only a SoC so near its restart decides that the wire may have rounded it to the other side."""
 
 
 class Relays(NamedTuple):
@@ -237,6 +239,8 @@ class Counted(NamedTuple):
 
 GAP_INTERVALS = 3
 """Over more than so many intervals between frames nothing is counted."""
+SOC_STEP = 1
+"""%: one count of the SoC byte.  Nearer than this to a restart the BMS may know better."""
 KEPT_PERCENT = 10
 """When the BMS's SoC has moved further than this while the driver did not run, what was counted before says
 nothing any more: the BMS may have been synchronised meanwhile."""
@@ -250,6 +254,8 @@ class Memory(NamedTuple):
     frames: int | None = None
     """``PackState.frames`` of the last step: another number now means a new frame."""
     at: float | None = None
+    status: int | None = None
+    """Status byte 1 of the last step."""
     counted: Counted | None = None
     empty_since: float | None = None
     """Since when the row that makes the SoC 0 % has held."""
@@ -310,9 +316,10 @@ def step(
     if seen is None or pack.at is None:
         return memory, Relays(), None
     lost = memory.at is not None and pack.at - memory.at >= settings.hold_s
-    charge = _relay("charge", seen, None if lost else memory.charge, layout.CHARGE_ALLOWED)
-    load = _relay("load", seen, None if lost else memory.load, layout.DISCHARGE_ALLOWED)
-    memory = memory._replace(charge=charge.closed, load=load.closed)
+    rose = 0 if memory.status is None else seen.status & ~memory.status
+    charge = _relay("charge", seen, None if lost else memory.charge, layout.CHARGE_ALLOWED, rose)
+    load = _relay("load", seen, None if lost else memory.load, layout.DISCHARGE_ALLOWED, rose)
+    memory = memory._replace(charge=charge.closed, load=load.closed, status=seen.status)
     if pack.frames != memory.frames:
         dt_s = math.inf if memory.at is None else pack.at - memory.at
         gap = not 0 <= dt_s <= GAP_INTERVALS * pack.interval_s
@@ -323,15 +330,31 @@ def step(
     return memory, Relays(charge, load), memory.counted.soc if memory.counted else None
 
 
-def _relay(subject: str, seen: Seen, before: bool | None, bit: int) -> Relay:
+def _relay(subject: str, seen: Seen, before: bool | None, bit: int, rose: int) -> Relay:
     generation, mode = seen.settings.generation, seen.settings.mode
     off = [row for row in manuals.rows(generation, mode, subject, "off") if _holds(row, seen)]
     if off:  # the critical rows come first
         why = REASONS[off[0].conditions[0]](seen)
         return Relay(False, why, why if off[0].critical else None)
+    (on,) = manuals.rows(generation, mode, subject, "on")
+    unsure = _nearly(on, seen)
     if before is None:
         before = seen.flag(bit)
-    return Relay(before or any(_holds(row, seen) for row in manuals.rows(generation, mode, subject, "on")))
+    # Where only rounding is between them, the moment of the BMS's own switching is the better one.
+    switched = unsure and bool(rose & bit)
+    return Relay(before or switched or _holds(on, seen), unsure=unsure)
+
+
+def _nearly(row: manuals.Row, seen: Seen) -> bool:
+    """Whether a SoC very near its threshold decides on the row: everything else holds."""
+    near = False
+    for condition in row.conditions:
+        judged = judge(condition, seen)
+        if condition.what == "SoC" and judged.number is not None and judged.threshold is not None:
+            near = abs(judged.number - judged.threshold) < SOC_STEP
+        elif not judged.holds:
+            return False
+    return near
 
 
 def _soc(memory: Memory, seen: Seen, capacity: int, dt_s: float | None) -> float:
@@ -354,7 +377,8 @@ def _percent(soc: float) -> float:
 def _synchronised(soc: float, since: float | None, at: float, seen: Seen) -> tuple[float, float | None]:
     """The SoC, to 100 % at once and to 0 % when its row has held for so long; and since when it holds."""
     generation, mode = seen.settings.generation, seen.settings.mode
-    if any(_holds(row, seen) for row in manuals.rows(generation, mode, "SoC", "100 %")):
+    (full,) = manuals.rows(generation, mode, "SoC", "100 %")
+    if _holds(full, seen):
         soc = 100.0
     empty = [row for row in manuals.rows(generation, mode, "SoC", "0 %") if _holds(row, seen)]
     if not empty:

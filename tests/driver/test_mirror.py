@@ -303,7 +303,7 @@ def test_where_no_restart_is_configured_the_bms_s_bits_stand_in(status: int) -> 
 def test_a_restart_of_0_percent_is_a_number() -> None:
     nothing = pack_with(status=0, **stored(0))
     relays = relays_of(nothing, False, mode="normal", charge_restart=0.0, discharge_restart=0.0)
-    assert relays == Relays(Relay(False), Relay(True))
+    assert relays == Relays(Relay(False, unsure=True), Relay(True, unsure=True))
 
 
 def test_before_the_first_frame_nothing_is_said() -> None:
@@ -579,6 +579,45 @@ def test_a_setting_that_changes_while_running_counts_when_two_frames_agree() -> 
     counting.frame(highest_mv=3500, vmax_mv=3505)
     counting.frame(highest_mv=3500, vmax_mv=3505)
     assert counting.relays.charge == Relay(True)
+
+
+@pytest.mark.parametrize(
+    ("percent", "unsure"),
+    [(88.5, False), (89.0, False), (89.1, True), (90.0, True), (90.9, True), (91.0, False), (91.5, False)],
+)
+def test_a_soc_within_one_count_of_a_restart_may_be_rounded(percent: float, unsure: bool) -> None:
+    """The BMS knows its SoC finer than the wire: nearer than 1 % its own switching on counts."""
+    here = {"soc_percent": round(percent), "stored_wh": round(percent * 160), "status": DISCHARGE_ALLOWED}
+    counting = Counting(mode="normal", **MANUAL)
+    counting.frame(**here | {"highest_mv": 3700})
+    counting.frame(**here)
+    assert counting.relays.charge == Relay(percent < 90, unsure=unsure)
+    counting.frame(**here)
+    assert counting.relays.charge == Relay(percent < 90, unsure=unsure)
+    counting.frame(**here | {"status": BOTH})
+    assert counting.relays.charge == Relay(percent < 90 or unsure, unsure=unsure)
+    counting.frame(**here | {"status": BOTH})
+    assert counting.relays.charge == Relay(percent < 90 or unsure, unsure=unsure)
+
+
+@pytest.mark.parametrize(
+    ("changes", "relays"),
+    [
+        ({}, Relays(Relay(False, unsure=True), Relay(False))),
+        (stored(10), Relays(Relay(True), Relay(True, unsure=True))),
+        ({"highest_mv": 3400}, Relays(Relay(False), Relay(False))),  # another condition is missing too
+        ({"coldest_raw": 281}, Relays(Relay(False), Relay(False))),
+    ],
+)
+def test_only_the_soc_may_be_rounded(changes: dict[str, Any], relays: Relays) -> None:
+    scene = stored(90) | changes
+    restarts = MANUAL | {"discharge_restart": 10.0 if scene["soc_percent"] == 10 else 95.0}
+    assert relays_of(pack_with(**scene), False, mode="normal", **restarts) == relays
+
+
+@pytest.mark.parametrize("configured", [{"mode": "critical", **MANUAL}, {"mode": "normal"}])
+def test_where_no_restart_decides_nothing_is_rounded(configured: dict[str, Any]) -> None:
+    assert relays_of(pack_with(**stored(90)), **configured) == Relays(Relay(True), Relay(True))
 
 
 @pytest.mark.parametrize(("gap_s", "kept"), [(9.9, True), (10.0, False)])
