@@ -22,7 +22,7 @@ ON_A_GX = {
     "termios", "threading", "time", "typing", "weakref", "xml",
 }  # fmt: skip
 TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
-NOT_ON_A_GX = {"simulator", "plant", "demo"}
+NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "demo"}
 """Modules of ours that a GX never runs."""
 
 BELOW = {
@@ -40,7 +40,7 @@ BELOW = {
     "bus": {"items", "paths"},
     "driver": {"bank", "bus", "items", "link", "mirror", "paths", "settings", "state", "watchdog"},
     "replay": {"bank", "items", "link", "paths", "settings", "tables"},
-    "plant": set(), "simulator": {"plant"},
+    "simulated_bms": set(), "plant": {"simulated_bms"}, "simulator": {"plant", "simulated_bms"},
     "demo": {"bus", "driver"},
     "cli": {"logs", "settings", "driver", "replay", "simulator", "demo", "paths", "tables"},
 }  # fmt: skip
@@ -90,6 +90,7 @@ def test_nothing_pure_reads_a_clock() -> None:
         "paths",
         "settings",
         "plant",
+        "simulated_bms",
     ):
         assert not imports(PACKAGE / f"{name}.py")[0] & {"time", "asyncio", "datetime"}, name
 

@@ -1,9 +1,9 @@
 r"""A simulated pack: cells, a charger under the sun, loads, and a BMS after the manuals.
 
-For the demo, for tests and for tuning the limits.  The BMS is generation C, in plain code of its
-own that shares nothing with the driver's mirror, so that driver and simulator can disagree.
+For the demo, for tests and for tuning the limits.  The BMS, and what it measures in whole numbers,
+is in ``simulated_bms.py``; here is the pack that it looks at.
 Pure: no I/O, no clock, and no chance but ``random.Random(seed)``.  Positive current charges.
-Cells are floats in V, A and degC; what the BMS has measured is whole numbers, units in the names.
+Cells are floats in V, A and degC.
 """
 
 from __future__ import annotations
@@ -17,23 +17,18 @@ from typing import Any, NamedTuple
 
 from smartbms_protocol import Frame, layout
 
-
-class Range(NamedTuple):
-    """What a number may be, both ends included."""
-
-    low: float
-    high: float
-    unit: str = ""
-
-    def __str__(self) -> str:
-        """For people: ``2 to 255 cells``."""
-        return f"{self.low:g} to {self.high:g} {self.unit}".rstrip()
-
-    def checked(self, name: str, value: float) -> float:
-        """The value; ValueError with a sentence if it is out of range (NaN always is)."""
-        if not self.low <= value <= self.high:
-            raise ValueError(f"{name} has to be {self}, not {value:g}")
-        return value
+from .simulated_bms import (
+    CAPACITY_KWH,
+    CELSIUS,
+    DAY_S,
+    GENERATIONS,
+    PERCENT,
+    RAW_ZERO_C,
+    SETTABLE,
+    Bms,
+    Range,
+    Setup,
+)
 
 
 class Chemistry(NamedTuple):
@@ -81,10 +76,6 @@ CHEMISTRIES = {
     ),
 }  # fmt: skip
 
-CELL_V = Range(0, 5, "V")
-CELSIUS = Range(-40, 85, "degC")
-PERCENT = Range(0, 100, "%")
-CAPACITY_KWH = Range(0.1, 6553.5, "kWh")
 WATTS = Range(0, 100_000, "W")
 RANGES = {
     "cells": Range(2, 255, "cells"),
@@ -119,6 +110,8 @@ class PlantSettings:
     load_w: float = 600.0
     sun_w: float = 2500.0
     ambient_c: float = 20.0
+    generation: str = "C"
+    """Of the BMS, one of ``GENERATIONS``."""
     normal_mode: bool = False
     """Of the BMS; else critical mode."""
     calibrated: bool = True
@@ -129,13 +122,15 @@ class PlantSettings:
     def __post_init__(self) -> None:
         if self.chemistry not in CHEMISTRIES:
             raise ValueError(f"chemistry has to be one of {', '.join(CHEMISTRIES)}, not {self.chemistry}")
+        if self.generation not in GENERATIONS:
+            raise ValueError(f"generation has to be one of {', '.join(GENERATIONS)}, not {self.generation}")
         for name, allowed in RANGES.items():
             allowed.checked(name, getattr(self, name))
 
 
 def interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
     """The y at x on the line through the points; past an end its last stretch goes on."""
-    right = bisect_right(points, x, 1, len(points) - 1, key=lambda point: point[0])
+    right = bisect_right(points, (x, math.inf), 1, len(points) - 1)
     (x0, y0), (x1, y1) = points[right - 1], points[right]
     return y0 + (x - x0) * (y1 - y0) / (x1 - x0)
 
@@ -148,205 +143,6 @@ def usable_curve(chemistry: Chemistry) -> tuple[tuple[float, float], ...]:
     inverse = [(mv, percent) for percent, mv in chemistry.curve]
     empty, full = interpolate(inverse, chemistry.vmin_mv), interpolate(inverse, chemistry.vbalance_mv)
     return tuple(((percent - empty) / (full - empty), mv / 1000) for percent, mv in chemistry.curve)
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a person sets in the BMS."""
-
-    vmin_mv: int
-    vlow_mv: int
-    vnom_mv: int
-    vbalance_mv: int
-    vfull_mv: int
-    vmax_mv: int
-    capacity_wh: int
-    normal_mode: bool
-    tmin_charge_c: int = 0
-    tmin_discharge_c: int = -20
-    tmax_c: int = 55
-    charge_restart_percent: int = 95
-    discharge_restart_percent: int = 10
-
-
-class Settable(NamedTuple):
-    """A field of ``Setup`` as a person writes it, and its ``step`` in thousandths (0: whole units)."""
-
-    field: str
-    allowed: Range
-    step: int = 0
-
-
-SETTABLE = {
-    "vmin": Settable("vmin_mv", CELL_V, 5),
-    "vlow": Settable("vlow_mv", CELL_V, 5),
-    "vnom": Settable("vnom_mv", CELL_V, 5),
-    "vbalance": Settable("vbalance_mv", CELL_V, 5),
-    "vfull": Settable("vfull_mv", CELL_V, 5),
-    "vmax": Settable("vmax_mv", CELL_V, 5),
-    "capacity": Settable("capacity_wh", CAPACITY_KWH, 100),
-    "tmin_charge": Settable("tmin_charge_c", CELSIUS),
-    "tmin_discharge": Settable("tmin_discharge_c", CELSIUS),
-    "tmax": Settable("tmax_c", CELSIUS),
-    "charge_restart": Settable("charge_restart_percent", PERCENT),
-    "discharge_restart": Settable("discharge_restart_percent", PERCENT),
-}
-
-RAW_ZERO_C = 276
-"""0 degC on the wire, at 1 degC a count: the vendor's protocol document."""
-EMPTY_HOLD_S = 30.0
-"""How long a cell is under Vmin before the SoC goes to 0; the manuals give no number."""
-DAY_S = 86_400
-
-
-class Bms:
-    """What the BMS has measured and counted, its two relays, and its faults (plain attributes)."""
-
-    def __init__(self, setup: Setup, soc: float, *, calibrated: bool) -> None:
-        self.setup = setup
-        self.soc = soc
-        """0 to 1, as the BMS has counted it; the cells know better."""
-        self.calibrated = calibrated
-        self.cell_mv: list[int] = []
-        self.cell_raw: list[int] = []
-        self.voltage_mv = 0
-        self.deny_charge = self.deny_discharge = self.early_warning = False
-        self.communication = True
-        self.sensors = 2
-        """Current sensors: with 1 only the sum is known, with 0 nothing."""
-        self.collected_wh = self.consumed_wh = 0.0  # today
-        self.collected_kwh = self.consumed_kwh = 0.1 * setup.capacity_wh  # a pack of 100 cycles
-        self.charged_kwh = self.discharged_kwh = 0.1 * setup.capacity_wh
-        self._charge_relay = self._load_relay = True
-        self._under_vmin_s = self._day_s = 0.0
-
-    @property
-    def charge_allowed(self) -> bool:
-        """The relay "Charge" is closed."""
-        return self._charge_relay and self.communication and not self.deny_charge
-
-    @property
-    def load_allowed(self) -> bool:
-        """The relay "Load" is closed."""
-        return self._load_relay and self.communication and not self.deny_discharge
-
-    def measure(
-        self, cell_mv: list[int], cell_raw: list[int], voltage_mv: int, sun_ma: int, load_ma: int, dt_s: float
-    ) -> None:
-        """Take what flowed for ``dt_s`` seconds and what the cells read at their end."""
-        self.cell_mv, self.cell_raw, self.voltage_mv = cell_mv, cell_raw, voltage_mv
-        net_ma = sun_ma - load_ma
-        if self.sensors < 2:
-            sun_ma, load_ma = max(net_ma, 0), max(-net_ma, 0)
-        if self.sensors == 0:
-            net_ma = sun_ma = load_ma = 0
-        battery_w = voltage_mv * net_ma / 1e6
-        self._count_energy(voltage_mv * sun_ma / 1e6, voltage_mv * load_ma / 1e6, battery_w, dt_s / 3600)
-        self._count_soc(net_ma, battery_w, dt_s)
-        self._switch(battery_w)
-
-    def _count_energy(self, sun_w: float, load_w: float, battery_w: float, hours: float) -> None:
-        self._day_s += hours * 3600
-        if self._day_s >= DAY_S:
-            self._day_s -= DAY_S
-            self.collected_wh = self.consumed_wh = 0.0
-        self.collected_wh += sun_w * hours
-        self.consumed_wh += load_w * hours
-        self.collected_kwh += sun_w * hours / 1000
-        self.consumed_kwh += load_w * hours / 1000
-        self.charged_kwh += max(battery_w, 0) * hours / 1000
-        self.discharged_kwh += max(-battery_w, 0) * hours / 1000
-
-    def _count_soc(self, net_ma: int, battery_w: float, dt_s: float) -> None:
-        """Count coulombs, and synchronise at the ends: the manuals' "State of charge", C."""
-        setup = self.setup
-        nominal_v = setup.vnom_mv / 1000 * len(self.cell_mv)
-        self.soc += net_ma / 1000 * dt_s / 3600 * nominal_v / setup.capacity_wh
-        self.soc = min(max(self.soc, 0.0), 1.0)
-        if not self.communication:
-            return
-        if min(self.cell_mv) > self._balanced_mv and battery_w <= 0.05 * setup.capacity_wh:
-            self.soc, self.calibrated = 1.0, True
-        empty = min(self.cell_mv) < setup.vmin_mv and -battery_w < 0.10 * setup.capacity_wh
-        self._under_vmin_s = self._under_vmin_s + dt_s if empty else 0.0
-        if self._under_vmin_s >= EMPTY_HOLD_S:
-            self.soc, self.calibrated = 0.0, True
-
-    @property
-    def _balanced_mv(self) -> int:
-        """Vbalance; with balancing off (0) there is only Vmax to go by."""
-        return self.setup.vbalance_mv or self.setup.vmax_mv
-
-    def _switch(self, battery_w: float) -> None:
-        """The relays: the manuals' "Charge and load relays", C.  Off wins, else on, else as it was."""
-        setup = self.setup
-        lowest, highest = min(self.cell_mv), max(self.cell_mv)
-        coldest, hottest = self._temperatures_c
-
-        off = highest >= setup.vmax_mv or coldest < setup.tmin_charge_c or hottest > setup.tmax_c
-        on = coldest > setup.tmin_charge_c and hottest < setup.tmax_c
-        if setup.normal_mode:
-            off = off or (lowest >= self._balanced_mv and battery_w <= 0.05 * setup.capacity_wh)
-            on = on and highest < self._balanced_mv and self.soc < setup.charge_restart_percent / 100
-        else:
-            on = on and highest < setup.vmax_mv
-        self._charge_relay = self.communication and not off and (on or self._charge_relay)
-
-        off = lowest <= setup.vmin_mv or coldest < setup.tmin_discharge_c or hottest > setup.tmax_c
-        on = lowest > setup.vmin_mv and coldest > setup.tmin_discharge_c and hottest < setup.tmax_c
-        if setup.normal_mode:
-            on = on and self.soc >= setup.discharge_restart_percent / 100
-        self._load_relay = self.communication and not off and (on or self._load_relay)
-
-    @property
-    def _temperatures_c(self) -> tuple[int, int]:
-        return min(self.cell_raw) - RAW_ZERO_C, max(self.cell_raw) - RAW_ZERO_C
-
-    @property
-    def status(self) -> int:
-        """Status byte 1."""
-        setup, (coldest, hottest) = self.setup, self._temperatures_c
-        bits = layout.CHARGE_ALLOWED * self.charge_allowed | layout.DISCHARGE_ALLOWED * self.load_allowed
-        bits |= layout.SOC_NOT_CALIBRATED * (not self.calibrated)
-        if not self.communication:
-            return bits | layout.NO_COMMUNICATION
-        bits |= layout.UNDER_VMIN * (min(self.cell_mv) < setup.vmin_mv)
-        bits |= layout.OVER_VMAX * (max(self.cell_mv) > setup.vmax_mv)
-        bits |= layout.UNDER_TMIN * (coldest < max(setup.tmin_charge_c, setup.tmin_discharge_c))
-        return bits | layout.OVER_TMAX * (hottest > setup.tmax_c)
-
-    @property
-    def status2(self) -> int:
-        """Status byte 2."""
-        bits = layout.CHARGE_RELAY_CLOSED * self.charge_allowed | layout.LOAD_RELAY_CLOSED * self.load_allowed
-        bits |= layout.EARLY_WARNING * self.early_warning
-        if self.communication:
-            coldest, _ = self._temperatures_c
-            bits |= layout.TOO_COLD_TO_CHARGE * (coldest < self.setup.tmin_charge_c)
-            bits |= layout.TOO_COLD_TO_DISCHARGE * (coldest < self.setup.tmin_discharge_c)
-        return bits
-
-    def currents(self, sun_ma: int, load_ma: int) -> tuple[int | None, int | None, int | None]:
-        """Sensor 1, sensor 2 and the battery current as the wire has them; None is ``X``."""
-        net_ma = sun_ma - load_ma
-        return ((None, None, None), (net_ma, None, net_ma), (sun_ma, load_ma, net_ma))[self.sensors]
-
-    def rotating(self, name: str) -> int:
-        """The value of one of ``layout.PAIRS``."""
-        values = {
-            "soh_percent": 100,
-            "charge_efficiency_percent": 99,
-            "vlow_mv": self.setup.vlow_mv,
-            "vnom_mv": self.setup.vnom_mv,
-            "firmware_major_minor": 0x33,
-            "firmware_patch": 11,
-            "cycles": int(self.discharged_kwh * 1000 / self.setup.capacity_wh),
-            "charged_kwh": int(self.charged_kwh),
-            "discharged_kwh": int(self.discharged_kwh),
-            "status2": self.status2,
-            "vfull_mv": self.setup.vfull_mv,
-        }
-        return values[name]
 
 
 BLEED_A = 1.0
@@ -406,12 +202,15 @@ class Plant:
         self._latched = b""
         chemistry = CHEMISTRIES[settings.chemistry]
         setup = Setup(*chemistry[:6], round(settings.capacity_kwh * 10) * 100, settings.normal_mode)
+        if settings.generation != "C":
+            setup = replace(setup, generation=settings.generation, tmin_discharge_c=setup.tmin_charge_c)
         self.bms = Bms(setup, settings.soc_percent / 100, calibrated=settings.calibrated)
         self.curve = usable_curve(chemistry)
         mean_v = sum(interpolate(self.curve, (n + 0.5) / 1000) for n in range(1000)) / 1000
         self.capacity_ah = settings.capacity_kwh * 1000 / (settings.cells * mean_v)
         self.cells = self._make_cells(chemistry.sag_mv / 1000 / self.capacity_ah)
         self.ohm = sum(cell.ohm for cell in self.cells)
+        self._warmth_j_per_k = WARMTH_J_PER_K_WH * settings.capacity_kwh * 1000 / settings.cells
         self.sun_a = self.load_a = 0.0
         self.voltage_v = self.rest_v
         self.step(0)
@@ -445,9 +244,10 @@ class Plant:
         """Set one of ``SETTABLE`` in the BMS, in its unit.  Raises ValueError if that cannot be."""
         if name not in SETTABLE:
             raise ValueError(f"there is no setting {name!r}, only {', '.join(SETTABLE)}")
-        field, allowed, step = SETTABLE[name]
+        fields, allowed, step = SETTABLE[name]
         allowed.checked(name, value)
-        changes: dict[str, Any] = {field: round(value * 1000 / step) * step if step else round(value)}
+        counts = round(value * 1000 / step) * step if step else round(value)
+        changes: dict[str, Any] = dict.fromkeys(fields, counts)
         self.bms.setup = replace(self.bms.setup, **changes)
 
     @property
@@ -505,10 +305,8 @@ class Plant:
         cell.volts = min(max(idle_v + net_a * cell.ohm, 0.0), 5.0)
         amps = net_a - BLEED_A * cell.bleeds
         cell.soc += amps * dt_s / 3600 / self.capacity_ah
-        settings = self.settings
-        warmth_j_per_k = WARMTH_J_PER_K_WH * settings.capacity_kwh * 1000 / settings.cells
-        above_c = cell.celsius - settings.ambient_c - cell.warmer_c
-        cell.celsius += (amps * amps * cell.ohm / warmth_j_per_k - above_c / COOLING_S) * dt_s
+        above_c = cell.celsius - self.settings.ambient_c - cell.warmer_c
+        cell.celsius += (amps * amps * cell.ohm / self._warmth_j_per_k - above_c / COOLING_S) * dt_s
 
     @property
     def _sensors_ma(self) -> tuple[int, int]:
@@ -519,10 +317,14 @@ class Plant:
         )
 
     def frame(self) -> Frame:
-        """What the BMS sends now.  The next call is about the next cell and the next rotating key."""
+        """What the BMS sends now.  The next call is about the next cell and the next rotating key.
+
+        Generation A is the oldest firmware: it sends no pairs.
+        """
         bms, setup = self.bms, self.bms.setup
         current1_ma, current2_ma, current_ma = bms.currents(*self._sensors_ma)
         cell, key = self._turn % len(self.cells), self._turn % len(_KEYS)
+        pairs = setup.generation != "A"
         self._turn += 1
         lowest = highest = coldest = hottest = (0, 0)
         number = cell_mv = cell_raw = 0
@@ -555,8 +357,8 @@ class Plant:
             soc_percent=round(bms.soc * 100),
             collected_kwh=int(bms.collected_kwh),
             consumed_kwh=int(bms.consumed_kwh),
-            key=key,
-            value=self._rotating_byte(key),
+            key=key if pairs else None,
+            value=self._rotating_byte(key) if pairs else 0,
             capacity_wh=setup.capacity_wh,
             vmin_mv=setup.vmin_mv,
             vmax_mv=setup.vmax_mv,

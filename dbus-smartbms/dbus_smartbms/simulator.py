@@ -30,14 +30,12 @@ from .plant import (
     CURRENT_A,
     CVL_V,
     OFFSET_MV,
-    PERCENT,
     RANGES,
-    SETTABLE,
     WATTS,
     Plant,
     PlantSettings,
-    Range,
 )
+from .simulated_bms import GENERATIONS, PERCENT, SETTABLE, Range
 
 CHUNK = 4
 BYTE_S = 10 / BIT_RATE
@@ -299,7 +297,11 @@ _ROWS = (
         Simulator.calibrated,
     ),
     Command("sensors 2|1|0", "current sensors; 1: only the sum is known, 0: nothing", Simulator.sensors),
-    Command("set NAME VALUE", f"a setting of the BMS: {', '.join(SETTABLE)}", Simulator.change_setting),
+    Command(
+        "set NAME VALUE",
+        f"a setting of the BMS: {', '.join(SETTABLE)} (tmin is both; A and B have but that)",
+        Simulator.change_setting,
+    ),
     Command("noise PROBABILITY", f"of a damaged frame, and of garbage around one, {NOISE}", Simulator.damage),
     Command("silence SECONDS|on|off", f"no frames, {SILENCE_S} or until off", Simulator.silence),
     Command("unplug", "pty and link go away", Simulator.unplug),
@@ -338,6 +340,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     number("--speed", "speed", SPEED, 1.0, "times faster than the frames the pack lives")
     parser.add_argument(
         "--interval", type=float, choices=(1.0, 0.5), default=1.0, help="seconds between frames (%(default)s)"
+    )
+    parser.add_argument(
+        "--generation", choices=GENERATIONS, default=usual.generation, help="of the BMS (%(default)s)"
     )
     parser.add_argument(
         "--mode", choices=("critical", "normal"), default="critical", help="of the BMS (%(default)s)"
@@ -402,6 +407,7 @@ def _settings(args: argparse.Namespace) -> PlantSettings:
     return PlantSettings(
         chemistry=args.chemistry,
         seed=args.seed,
+        generation=args.generation,
         normal_mode=args.mode == "normal",
         obeys=not args.ignore_limits,
         **{name: getattr(args, name) for _, name, _ in _NUMBERS},

@@ -1,21 +1,12 @@
-"""The simulated pack: its cells, its BMS, its charger, and each of its faults as the frame shows it."""
+"""The simulated pack: its cells, its charger, and each of its faults as the frame shows it."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from dbus_smartbms.plant import (
-    CHEMISTRIES,
-    SETTABLE,
-    Bms,
-    Plant,
-    PlantSettings,
-    Setup,
-    interpolate,
-    usable_curve,
-)
+from dbus_smartbms.plant import CHEMISTRIES, Plant, PlantSettings, interpolate, usable_curve
+from dbus_smartbms.simulated_bms import SETTABLE, Setup
 from smartbms_protocol import Frame, PackState, encode, layout, read
 
 CALM: dict[str, Any] = {"spread_mv": 0, "spread_percent": 0, "ripple_mv": 0, "load_w": 0, "sun_w": 0}
@@ -138,6 +129,8 @@ def test_spread_shows_between_the_readings_of_the_cells() -> None:
     "wrong",
     [
         {"chemistry": "lead"},
+        {"generation": "D"},
+        {"generation": ""},
         {"cells": 1},
         {"cells": 256},
         {"capacity_kwh": 0},
@@ -206,6 +199,20 @@ def test_the_rotating_keys_say_what_the_bms_is_set_to() -> None:
         "status2": layout.CHARGE_RELAY_CLOSED | layout.LOAD_RELAY_CLOSED,
         "vfull_mv": 3450,
     }
+
+
+def test_generation_a_sends_no_rotating_pairs_and_b_and_c_do() -> None:
+    pairs = {
+        generation: [
+            (frame.key, frame.value)
+            for frame in frames(Plant(PlantSettings(generation=generation)), 38)
+            if read(encode(frame)) == frame
+        ]
+        for generation in "ABC"
+    }
+    assert pairs["A"] == [(None, 0)] * 38
+    assert [key for key, _ in pairs["B"]] == [*range(19), *range(19)]
+    assert pairs["B"] == pairs["C"]
 
 
 def test_a_value_of_two_bytes_does_not_change_between_them() -> None:
@@ -294,139 +301,7 @@ def test_limits_that_cannot_be_are_refused_and_the_old_ones_stay(limits: tuple[f
     assert plant.told == (54, 1, 2)
 
 
-# The BMS: relays
-
-
-SETUP = Setup(2900, 3000, 3300, 3400, 3450, 3700, 16_000, normal_mode=False)
-NORMAL = replace(SETUP, normal_mode=True)
-
-
-class Measured(Bms):
-    """A BMS that is shown one reading after the other, without a pack."""
-
-    def __init__(self, setup: Setup, soc: float = 0.5) -> None:
-        super().__init__(setup, soc, calibrated=True)
-
-    def shows(
-        self, *cell_mv: int, celsius: tuple[int, ...] = (20,), amps: int = 0, seconds: float = 1
-    ) -> tuple[bool, bool]:
-        raws = [276 + degrees for degrees in celsius]
-        self.measure(list(cell_mv), raws, sum(cell_mv), max(amps, 0) * 1000, max(-amps, 0) * 1000, seconds)
-        return self.charge_allowed, self.load_allowed
-
-
-@pytest.mark.parametrize("before", [3300, 3700, 2900])
-@pytest.mark.parametrize(
-    ("millivolts", "allowed"),
-    [
-        (3695, (True, True)),
-        (3700, (False, True)),
-        (3705, (False, True)),
-        (2905, (True, True)),
-        (2900, (True, False)),
-        (2895, (True, False)),
-    ],
-)
-def test_in_critical_mode_a_cell_at_its_limit_opens_its_relay(
-    before: int, millivolts: int, allowed: tuple[bool, bool]
-) -> None:
-    bms = Measured(SETUP)
-    bms.shows(before, 3300)
-    assert bms.shows(millivolts, 3300) == allowed
-
-
-def test_in_normal_mode_charging_stops_at_vmax_and_starts_under_vbalance() -> None:
-    bms = Measured(NORMAL)
-    assert bms.shows(3695, 3300)[0]
-    assert not bms.shows(3700, 3300)[0]
-    assert not bms.shows(3400, 3300)[0]
-    assert bms.shows(3395, 3300)[0]
-    assert bms.shows(3400, 3300)[0]
-
-
-def test_in_normal_mode_charging_stops_when_all_are_balanced_and_little_flows() -> None:
-    bms = Measured(NORMAL)
-    assert bms.shows(3400, 3400, amps=118)[0]  # 802 W of 16 kWh
-    assert not bms.shows(3400, 3400, amps=117)[0]  # 796 W
-    assert not bms.shows(3395, 3395)[0] or bms.soc < 0.95
-
-
-def test_in_normal_mode_a_full_pack_waits_for_its_charge_restart() -> None:
-    bms = Measured(NORMAL)
-    bms.shows(3405, 3405)
-    assert bms.soc == 1
-    assert not bms.shows(3300, 3300)[0]
-    bms.soc = 0.95
-    assert not bms.shows(3300, 3300)[0]
-    bms.soc = 0.949
-    assert bms.shows(3300, 3300)[0]
-
-
-def test_in_normal_mode_an_empty_pack_waits_for_its_discharge_restart() -> None:
-    bms = Measured(NORMAL, soc=0.05)
-    assert bms.shows(2905, 3000)[1]
-    assert not bms.shows(2900, 3000)[1]
-    assert not bms.shows(3000, 3000)[1]
-    bms.soc = 0.1
-    assert bms.shows(3000, 3000)[1]
-
-
-@pytest.mark.parametrize("setup", [SETUP, NORMAL])
-def test_temperatures_open_the_relays_and_a_threshold_itself_changes_nothing(setup: Setup) -> None:
-    bms = Measured(setup)
-    for celsius, allowed in (
-        ((20, 54), (True, True)),
-        ((20, 55), (True, True)),
-        ((20, 56), (False, False)),
-        ((20, 55), (False, False)),
-        ((20, 54), (True, True)),
-        ((0, 20), (True, True)),
-        ((-1, 20), (False, True)),
-        ((0, 20), (False, True)),
-        ((1, 20), (True, True)),
-        ((-20, 20), (False, True)),
-        ((-21, 20), (False, False)),
-        ((-20, 20), (False, False)),
-        ((-19, 20), (False, True)),
-    ):
-        assert bms.shows(3300, 3300, celsius=celsius) == allowed, celsius
-
-
-def test_without_cell_communication_both_relays_open() -> None:
-    bms = Measured(SETUP)
-    bms.communication = False
-    assert bms.shows(3300, 3300) == (False, False)
-    bms.communication = True
-    assert bms.shows(3300, 3300) == (True, True)
-
-
-def test_without_cell_communication_nothing_is_synchronised() -> None:
-    bms = Measured(SETUP)
-    bms.communication = bms.calibrated = False
-    bms.shows(3405, 3405)
-    bms.shows(2895, 2895, seconds=60)
-    assert (bms.soc, bms.calibrated) == (0.5, False)
-
-
-@pytest.mark.parametrize(("amps", "synchronised"), [(117, True), (118, False), (-50, True)])
-def test_full_is_all_over_vbalance_with_little_charging(amps: int, synchronised: bool) -> None:
-    bms = Measured(SETUP)
-    bms.calibrated = False
-    bms.shows(3400, 3450, amps=amps)
-    assert not bms.calibrated
-    bms.shows(3405, 3405, amps=amps)
-    assert bms.calibrated == synchronised
-    assert (bms.soc == 1) == synchronised
-
-
-def test_empty_is_a_cell_under_vmin_for_a_while_without_much_load() -> None:
-    bms = Measured(SETUP)
-    bms.shows(2895, 3000, seconds=29)
-    bms.shows(2900, 3000, seconds=1)
-    bms.shows(2895, 3000, seconds=29)
-    assert bms.soc > 0.4
-    bms.shows(2895, 3000, seconds=1)
-    assert bms.soc == 0
+# The BMS in the pack
 
 
 def test_a_relay_at_vmax_stops_what_a_charger_that_ignores_limits_sends() -> None:
@@ -629,11 +504,25 @@ def test_every_setting_changes_its_own_field_and_refuses_what_cannot_be(name: st
     changed = [
         field for field in Setup.__slots__ if getattr(plant.bms.setup, field) != getattr(before, field)
     ]
-    assert changed == [SETTABLE[name].field]
+    assert changed == list(SETTABLE[name].fields)
     set_to = plant.bms.setup
     with pytest.raises(ValueError, match=f"{name} has to be"):
         plant.change_setting(name, -41)
     assert plant.bms.setup is set_to
+
+
+@pytest.mark.parametrize("generation", ["A", "B"])
+def test_generations_a_and_b_have_one_tmin(generation: str) -> None:
+    plant = calm(generation=generation)
+    before = plant.bms.setup
+    assert (before.tmin_charge_c, before.tmin_discharge_c) == (0, 0)
+    for name in ("tmin_charge", "tmin_discharge"):
+        with pytest.raises(ValueError, match=f"generation {generation} has one Tmin, and tmin sets it"):
+            plant.change_setting(name, 5)
+    assert plant.bms.setup is before
+    plant.change_setting("tmin", 20)
+    plant.temperature_offset_c = -1
+    assert not after(plant).has(layout.CHARGE_ALLOWED | layout.DISCHARGE_ALLOWED)
 
 
 def test_a_setting_that_is_not_there_is_named() -> None:

@@ -368,6 +368,14 @@ def test_a_wrong_line_is_refused_in_one_sentence_and_changes_nothing(wrong: str)
     assert [simulation.next_bytes() for _ in range(19)] == [untouched.next_bytes() for _ in range(19)]
 
 
+def test_a_tmin_of_its_own_for_charging_is_refused_where_there_is_one_tmin() -> None:
+    simulation = simulated(generation="A")
+    with pytest.raises(ValueError, match="changed nothing: generation A has one Tmin, and tmin sets it; "):
+        simulation.command("set tmin_charge 5")
+    assert simulation.command("set tmin 5") == ""
+    assert simulation.plant.bms.setup.tmin_charge_c == 5
+
+
 def test_an_unknown_line_names_all_there_are_and_an_empty_one_is_nothing() -> None:
     with pytest.raises(ValueError, match=r"no command 'laod'; allowed are load, sun, .* unplug, plug, help"):
         simulated().command("laod 5")
@@ -399,6 +407,7 @@ def parser() -> argparse.ArgumentParser:
         (["--chemistry", "lead"], "--chemistry: invalid choice: 'lead'"),
         (["--interval", "2"], "--interval: invalid choice: 2.0"),
         (["--mode", "eco"], "--mode: invalid choice: 'eco'"),
+        (["--generation", "D"], "--generation: invalid choice: 'D' (choose from "),
     ],
 )
 def test_a_wrong_option_ends_with_a_sentence_and_status_2(
@@ -424,7 +433,7 @@ async def test_options_reach_the_pack(
     options = {
         "--chemistry": "LTO", "--cells": "24", "--capacity": "10", "--soc": "50", "--spread": "0",
         "--spread-soc": "0", "--load": "0", "--sun": "100", "--ambient": "30", "--seed": "5",
-        "--speed": "2", "--interval": "0.5", "--mode": "normal",
+        "--speed": "2", "--interval": "0.5", "--mode": "normal", "--generation": "B",
     }  # fmt: skip
     words = [word for option in options.items() for word in option]
     words += ["--ignore-limits", "--line", "soc 20", "--line", "help"]
@@ -435,8 +444,9 @@ async def test_options_reach_the_pack(
     monkeypatch.setattr(simulator, "_run_until", stop_at_once)
     assert await simulator.run(parser().parse_args(words)) == 0
     assert made[0].plant.settings == PlantSettings(
-        "LTO", 24, 10, 50, 0, 0, seed=5, load_w=0, sun_w=100, ambient_c=30, normal_mode=True, obeys=False
-    )
+        "LTO", 24, 10, 50, 0, 0, seed=5, load_w=0, sun_w=100, ambient_c=30,
+        generation="B", normal_mode=True, obeys=False,
+    )  # fmt: skip
     assert (made[0].speed, made[0].interval_s, made[0].plant.bms.soc) == (2, 0.5, 0.2)
     assert "load WATTS" in capsys.readouterr().out
 
