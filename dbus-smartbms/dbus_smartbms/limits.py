@@ -290,7 +290,8 @@ def _direct(
 ) -> tuple[Direction, Cap]:
     """One direction's limit: denied, waiting for frames that permit, ramping, or as the rules say."""
     if denial is not None:
-        return Direction(0, 0, now), Cap(0, denial)
+        ceiling = full_ma if memory.ceiling_ma is None else memory.ceiling_ma
+        return Direction(0, ceiling, now), Cap(0, denial)
     permits = min(memory.permits + fresh, PERMITS)
     if permits < PERMITS:
         text = f"waits for {PERMITS} frames in a row that permit it ({permits} so far)"
@@ -299,7 +300,8 @@ def _direct(
     if ceiling is None:
         ceiling = rule.amount
     elif memory.permits < PERMITS:
-        ceiling, fell_at = rule.amount // FIRST_STEP, now - HOLD_S
+        # Not over what it was before: a denial opens no short cut past the ramp.
+        ceiling, fell_at = min(rule.amount // FIRST_STEP, ceiling), now - HOLD_S
     elif rule.amount <= ceiling:  # noise that comes back to the same low starts the hold again
         ceiling, fell_at = rule.amount, now
     elif dt_s > 0 and now - fell_at >= HOLD_S:

@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
-from smartbms_protocol import CELSIUS, PackState, layout
+from smartbms_protocol import CELSIUS, Frame, PackState, layout
 
 from . import manuals
 from .manuals import Condition
@@ -192,17 +192,30 @@ def _holds(row: manuals.Row, seen: Seen) -> bool:
     return all(judge(condition, seen).holds for condition in row.conditions)
 
 
+def _volts(cell: int, millivolts: int, name: str, setting_mv: int, light: str) -> str:
+    return f"cell {cell} at {millivolts / 1000:.3f} V: {name} {setting_mv / 1000:.2f} V ({light})"
+
+
+def _cold(seen: Seen, condition: Condition, key: str) -> str:
+    light = BESIDE[condition]
+    if light.holds(seen):
+        return f"too cold ({light.name}); the coldest cell is now at {seen.coldest_c:.0f} degC"
+    return f"too cold: the coldest cell is at {seen.coldest_c:.1f} degC, under [pack] {key}"
+
+
+def _heat(seen: Seen) -> str:
+    if _TH.holds(seen):
+        return f"too hot (Th); the hottest cell is now at {seen.hottest_c:.0f} degC"
+    return f"too hot: the hottest cell is at {seen.hottest_c:.1f} degC, over [pack] tmax"
+
+
 REASONS: dict[Condition, Callable[[Seen], str]] = {
     manuals.NOT_HEARD: lambda _: "the BMS does not hear its cells (E)",
-    manuals.AT_VMAX: lambda s: (
-        f"cell {s.highest_cell} at {s.highest_mv / 1000:.3f} V: Vmax {s.vmax_mv / 1000:.2f} V (Vh)"
-    ),
-    manuals.AT_VMIN: lambda s: (
-        f"cell {s.lowest_cell} at {s.lowest_mv / 1000:.3f} V: Vmin {s.vmin_mv / 1000:.2f} V (Vl)"
-    ),
-    manuals.COLD_TO_CHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
-    manuals.COLD_TO_DISCHARGE: lambda s: f"too cold (Tl); the coldest cell is now at {s.coldest_c:.0f} degC",
-    manuals.HOT: lambda s: f"too hot (Th); the hottest cell is now at {s.hottest_c:.0f} degC",
+    manuals.AT_VMAX: lambda s: _volts(s.highest_cell, s.highest_mv, "Vmax", s.vmax_mv, "Vh"),
+    manuals.AT_VMIN: lambda s: _volts(s.lowest_cell, s.lowest_mv, "Vmin", s.vmin_mv, "Vl"),
+    manuals.COLD_TO_CHARGE: lambda s: _cold(s, manuals.COLD_TO_CHARGE, "tmin_charge"),
+    manuals.COLD_TO_DISCHARGE: lambda s: _cold(s, manuals.COLD_TO_DISCHARGE, "tmin_discharge"),
+    manuals.HOT: _heat,
     manuals.ALL_AT_VBALANCE: lambda s: f"full: all cells are at Vbalance {s.vbalance_mv / 1000:.2f} V",
 }
 """What switches a relay off, as it is said to a user; of a row with several conditions the first."""
@@ -217,8 +230,9 @@ class Relay(NamedTuple):
     """The row that switches it off now, in words; None while none does."""
     forbids: str | None = None
     """The critical one, in words; None while none does."""
-    unsure: bool = False
-    """Only a SoC so near its restart decides that the wire may have rounded it to the other side."""
+    decided: bool = False
+    """A row holds now.  Else the relay only stayed as it was, and a moment that no frame has seen, or a
+    SoC that the wire rounded, may have put the BMS's own to the other side."""
 
 
 class Relays(NamedTuple):
@@ -276,32 +290,51 @@ def soc(pack: PackState) -> float | None:
     return float(frame.soc_percent)
 
 
-def look(settings: Settings, pack: PackState, now: float) -> Seen | None:
-    """Collect what the conditions need; None before the first frame."""
-    frame = pack.frame
-    if frame is None:
+def look(settings: Settings, pack: PackState, now: float, frame: Frame | None = None) -> Seen | None:
+    """Collect what the conditions need, of the pack's frame or of another; None before the first.
+
+    Thresholds are always those of the pack's frame: they are the confirmed ones.
+    """
+    confirmed = pack.frame
+    if confirmed is None:
         return None
+    frame = frame or confirmed
     celsius = CELSIUS[settings.temperature]
+    balance = balance_mv(settings, confirmed)
+    # Should the two extremes be the wrong way round, each is judged by the worse.
+    (lowest_mv, lowest_cell), (highest_mv, highest_cell) = sorted(
+        ((frame.lowest_mv, frame.lowest_cell), (frame.highest_mv, frame.highest_cell)), key=lambda one: one[0]
+    )
     return Seen(
         settings=settings,
         cells=frame.cells,
         voltage_mv=frame.voltage_mv,
-        lowest_mv=frame.lowest_mv,
-        highest_mv=frame.highest_mv,
-        lowest_cell=frame.lowest_cell,
-        highest_cell=frame.highest_cell,
-        coldest_c=celsius(frame.coldest_raw),
-        hottest_c=celsius(frame.hottest_raw),
-        hottest_doubtful=bool(frame.hottest_cell and pack.balancing(frame.hottest_cell)),
-        vmin_mv=frame.vmin_mv,
-        vmax_mv=frame.vmax_mv,
-        vbalance_mv=balance_mv(settings, frame),
+        lowest_mv=lowest_mv,
+        highest_mv=highest_mv,
+        lowest_cell=lowest_cell,
+        highest_cell=highest_cell,
+        coldest_c=celsius(min(frame.coldest_raw, frame.hottest_raw)),
+        hottest_c=celsius(max(frame.coldest_raw, frame.hottest_raw)),
+        hottest_doubtful=_may_bleed(frame.hottest_cell, frame, confirmed.vbalance_mv),
+        vmin_mv=confirmed.vmin_mv,
+        vmax_mv=confirmed.vmax_mv,
+        vbalance_mv=balance,
         current_ma=frame.current_ma,
-        capacity_wh=frame.capacity_wh,
+        capacity_wh=confirmed.capacity_wh,
         soc=soc(pack) or 0.0,
         status=frame.status,
         status2=pack.pair("status2", now),
     )
+
+
+def _may_bleed(cell: int, frame: Frame, vbalance_mv: int) -> bool:
+    """Whether a cell is over Vbalance as far as this frame tells: older readings of it are past."""
+    named = {
+        frame.cell: frame.cell_mv,
+        frame.lowest_cell: frame.lowest_mv,
+        frame.highest_cell: frame.highest_mv,
+    }
+    return bool(cell and vbalance_mv) and named.get(cell, frame.highest_mv) > vbalance_mv
 
 
 def step(
@@ -320,6 +353,8 @@ def step(
     charge = _relay("charge", seen, None if lost else memory.charge, layout.CHARGE_ALLOWED, rose)
     load = _relay("load", seen, None if lost else memory.load, layout.DISCHARGE_ALLOWED, rose)
     memory = memory._replace(charge=charge.closed, load=load.closed, status=seen.status)
+    if pack.held is not None:
+        charge, load = _denied_by(pack.held, settings, pack, now, Relays(charge, load))
     if pack.frames != memory.frames:
         dt_s = math.inf if memory.at is None else pack.at - memory.at
         gap = not 0 <= dt_s <= GAP_INTERVALS * pack.interval_s
@@ -330,19 +365,36 @@ def step(
     return memory, Relays(charge, load), memory.counted.soc if memory.counted else None
 
 
+def _denied_by(held: Frame, settings: Settings, pack: PackState, now: float, relays: Relays) -> Relays:
+    """The relays, with what a frame that was held back forbids: of such a frame nothing else counts."""
+    seen = look(settings, pack, now, held)
+    charge, load = (_off(subject, seen) if seen else None for subject in ("charge", "load"))
+    return Relays(
+        charge if charge and charge.forbids else relays.charge, load if load and load.forbids else relays.load
+    )
+
+
+def _off(subject: str, seen: Seen) -> Relay | None:
+    """The relay, if a row switches it off."""
+    rows = manuals.rows(seen.settings.generation, seen.settings.mode, subject, "off")
+    for row in rows:  # the critical ones come first
+        if _holds(row, seen):
+            why = REASONS[row.conditions[0]](seen)
+            return Relay(False, why, why if row.critical else None, decided=True)
+    return None
+
+
 def _relay(subject: str, seen: Seen, before: bool | None, bit: int, rose: int) -> Relay:
-    generation, mode = seen.settings.generation, seen.settings.mode
-    off = [row for row in manuals.rows(generation, mode, subject, "off") if _holds(row, seen)]
-    if off:  # the critical rows come first
-        why = REASONS[off[0].conditions[0]](seen)
-        return Relay(False, why, why if off[0].critical else None)
-    (on,) = manuals.rows(generation, mode, subject, "on")
-    unsure = _nearly(on, seen)
+    off = _off(subject, seen)
+    if off:
+        return off
+    (on,) = manuals.rows(seen.settings.generation, seen.settings.mode, subject, "on")
+    holds, unsure = _holds(on, seen), _nearly(on, seen)
     if before is None:
         before = seen.flag(bit)
     # Where only rounding is between them, the moment of the BMS's own switching is the better one.
     switched = unsure and bool(rose & bit)
-    return Relay(before or switched or _holds(on, seen), unsure=unsure)
+    return Relay(before or switched or holds, decided=holds and not unsure)
 
 
 def _nearly(row: manuals.Row, seen: Seen) -> bool:
@@ -364,7 +416,8 @@ def _soc(memory: Memory, seen: Seen, capacity: int, dt_s: float | None) -> float
         return seen.soc
     if memory.at is None:  # an earlier run's: how far the mirror was from the BMS
         moved = seen.soc - counted.bms_soc
-        return _percent(counted.soc + moved) if abs(moved) <= KEPT_PERCENT else seen.soc
+        synchronised = seen.soc in (0.0, 100.0) or abs(moved) > KEPT_PERCENT
+        return seen.soc if synchronised else _percent(counted.soc + moved)
     if dt_s is None or seen.current_ma is None or not capacity:
         return seen.soc
     return _percent(counted.soc + 100 * seen.current_ma * dt_s / 3600 / capacity)

@@ -168,6 +168,8 @@ TH, TL = (
     "too hot (Th); the hottest cell is now at {} degC",
     "too cold (Tl); the coldest cell is now at {} degC",
 )
+UNDER = "too cold: the coldest cell is at {} degC, under [pack] {}"
+OVER = "too hot: the hottest cell is at 46.0 degC, over [pack] tmax"
 E = "the BMS does not hear its cells (E)"
 UNHEARD = {"lowest_mv": 0, "lowest_cell": 0, "highest_mv": 0, "highest_cell": 0, "cell": 0, "cell_mv": 0}
 
@@ -185,9 +187,15 @@ DENIED: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str | None]]
     ("Tl", {}, {"status": BOTH | UNDER_TMIN}, TL.format(20), TL.format(20)),
     ("E", {}, {"status": BOTH | NO_COMMUNICATION}, E, E),
     ("E, and nothing measured", {}, {"status": BOTH | NO_COMMUNICATION, **UNHEARD}, E, E),
-    ("tmin_charge", {"tmin_charge": 5.0}, {"coldest_raw": 280}, TL.format(4), None),
-    ("tmin_discharge", {"tmin_discharge": -10.0}, {"coldest_raw": 265}, None, TL.format(-11)),
-    ("tmax", {"tmax": 45.0}, {"hottest_raw": 322}, TH.format(46), TH.format(46)),
+    ("tmin_charge", {"tmin_charge": 5.0}, {"coldest_raw": 280}, UNDER.format("4.0", "tmin_charge"), None),
+    (
+        "tmin_discharge",
+        {"tmin_discharge": -10.0},
+        {"coldest_raw": 265},
+        None,
+        UNDER.format("-11.0", "tmin_discharge"),
+    ),
+    ("tmax", {"tmax": 45.0}, {"hottest_raw": 322}, OVER, OVER),
 ]
 
 
@@ -324,10 +332,38 @@ def test_a_deny_bit_in_a_held_back_frame_counts_at_once() -> None:
 def test_nothing_else_of_a_held_back_frame_counts() -> None:
     pack = Pack()
     before = pack.send(3)
-    held = pack.send(
-        vmax_mv=3300, vbalance_mv=3200, highest_mv=3900, lowest_mv=2000, status=BOTH | NO_COMMUNICATION
-    )
+    held = pack.send(vmax_mv=3300, vbalance_mv=3200, vmin_mv=3320, capacity_wh=99_000, highest_mv=3440)
     assert held == before
+
+
+@pytest.mark.parametrize(
+    ("critical", "no_charge", "no_discharge"),
+    [
+        ({"highest_mv": 3700}, True, False),
+        ({"lowest_mv": 2900}, False, True),
+        ({"status": BOTH | NO_COMMUNICATION}, True, True),
+        ({"status": BOTH | OVER_TMAX}, True, True),
+    ],
+)
+def test_a_critical_reason_in_a_held_back_frame_denies_in_that_frame(
+    critical: dict[str, Any], no_charge: bool, no_discharge: bool
+) -> None:
+    pack = Pack()
+    before = pack.send(3)
+    held = pack.send(capacity_wh=15_000, **critical)
+    assert (held.ccl_ma == 0, held.dcl_ma == 0) == (no_charge, no_discharge)
+    assert held.ccl_ma in (0, before.ccl_ma)
+    assert held.dcl_ma in (0, before.dcl_ma)
+
+
+def test_a_denial_opens_no_short_cut_past_the_ramp() -> None:
+    """At 3.69 V little is let through; after a denial it begins there, not at a quarter of the rule."""
+    pack = Pack()
+    pack.send(3)
+    low = pack.send(3, highest_mv=3690).ccl_ma
+    assert pack.send(highest_mv=3700).ccl_ma == 0
+    again = pack.send(3, highest_mv=3330)
+    assert 0 < again.ccl_ma <= low
 
 
 def test_held_back_frames_let_no_ramp_rise() -> None:

@@ -165,11 +165,11 @@ def test_too_cold_by_the_lights(
 ) -> None:
     relays = relays_of(pack_with(status2, status=status), True, generation=generation)
     said = "too cold (Tl); the coldest cell is now at 20 degC"
-    off = Relay(False, said, said)
-    assert relays == Relays(off if no_charge else Relay(True), off if no_discharge else Relay(True))
+    off, on = Relay(False, said, said, True), Relay(True, decided=True)
+    assert relays == Relays(off if no_charge else on, off if no_discharge else on)
     # it does not go on again either
     relays = relays_of(pack_with(status2, status=status), False, generation=generation)
-    assert relays == Relays(off if no_charge else Relay(True), off if no_discharge else Relay(True))
+    assert relays == Relays(off if no_charge else on, off if no_discharge else on)
 
 
 def test_a_status_byte_2_of_long_ago_no_longer_overrules_the_light() -> None:
@@ -208,24 +208,47 @@ def hot_pack(cell_mv: int, **changes: Any) -> PackState:
 @pytest.mark.parametrize(("cell_mv", "forbidden"), [(3395, True), (3400, True), (3405, False)])
 def test_a_configured_tmax_leaves_a_cell_over_vbalance_to_the_light(cell_mv: int, forbidden: bool) -> None:
     relays = relays_of(hot_pack(cell_mv), tmax=45.0)
-    said = "too hot (Th); the hottest cell is now at 60 degC" if forbidden else None
+    said = "too hot: the hottest cell is at 60.0 degC, over [pack] tmax" if forbidden else None
     assert (relays.charge.forbids, relays.load.forbids) == (said, said)
 
 
 def test_a_hot_board_does_not_keep_a_relay_from_closing() -> None:
-    assert relays_of(hot_pack(3405), False, tmax=45.0) == Relays(Relay(True), Relay(True))
+    assert closed(relays_of(hot_pack(3405), False, tmax=45.0)) == (True, True)
 
 
 def test_the_light_th_counts_for_a_cell_over_vbalance_too() -> None:
     relays = relays_of(hot_pack(3405, status=BOTH | OVER_TMAX), False, tmax=45.0)
     said = "too hot (Th); the hottest cell is now at 60 degC"
-    assert relays == Relays(Relay(False, said, said), Relay(False, said, said))
+    assert relays == Relays(Relay(False, said, said, decided=True), Relay(False, said, said, decided=True))
 
 
 def test_a_hot_cell_whose_voltage_was_not_seen_is_no_doubt() -> None:
     pack = PackState()
     pack.take(frame(0, hottest_raw=336, hottest_cell=9), 10.0)
     assert relays_of(pack, tmax=45.0).charge.forbids is not None
+
+
+def test_while_a_cell_is_over_vbalance_a_hot_one_that_was_not_named_may_be_bleeding() -> None:
+    """Its own reading, of the round before, is past: it may have been 3.38 V then."""
+    pack = PackState()
+    for turn in range(15, 18):
+        pack.take(frame(turn, cell_mv=3380, highest_mv=3450), 10.0 + turn)
+    pack.take(frame(18, hottest_raw=336, highest_mv=3450), 30.0)
+    assert relays_of(pack, tmax=45.0).charge.forbids is None
+
+
+def test_an_old_reading_of_a_cell_over_vbalance_excuses_nothing() -> None:
+    """Now no cell is: nothing can be bleeding."""
+    pack = hot_pack(3450)
+    pack.take(frame(16, hottest_raw=336, highest_mv=3400), 11.0)
+    assert relays_of(pack, tmax=45.0).charge.forbids is not None
+
+
+@pytest.mark.parametrize("named", ["lowest", "highest"])
+def test_a_hot_cell_that_is_an_extreme_is_judged_by_that(named: str) -> None:
+    changes: dict[str, Any] = {"highest_mv": 3450, "hottest_raw": 336, "hottest_cell": 9, f"{named}_cell": 9}
+    relays = relays_of(pack_with(**changes), tmax=45.0)
+    assert (relays.charge.forbids is not None) is (named == "lowest")
 
 
 def test_a_hottest_cell_without_a_number_is_no_doubt() -> None:
@@ -238,6 +261,7 @@ def test_where_balancing_is_off_no_board_is_warm_from_it() -> None:
 
 # Critical reasons, in words
 
+TL_SAID = "too cold (Tl); the coldest cell is now at 4 degC"
 TH, E = "too hot (Th); the hottest cell is now at 23 degC", "the BMS does not hear its cells (E)"
 
 
@@ -247,11 +271,13 @@ TH, E = "too hot (Th); the hottest cell is now at 23 degC", "the BMS does not he
         ({}, None, None),
         ({"highest_mv": 3700}, "cell 3 at 3.700 V: Vmax 3.70 V (Vh)", None),
         ({"lowest_mv": 2900}, None, "cell 7 at 2.900 V: Vmin 2.90 V (Vl)"),
-        ({"coldest_raw": 280}, "too cold (Tl); the coldest cell is now at 4 degC", None),
+        ({"coldest_raw": 280}, "too cold: the coldest cell is at 4.0 degC, under [pack] tmin_charge", None),
+        ({"coldest_raw": 280, "status": BOTH | UNDER_TMIN}, TL_SAID, TL_SAID),
         ({"status": BOTH | OVER_TMAX}, TH, TH),
         ({"status": BOTH | NO_COMMUNICATION, "lowest_mv": 0, "highest_mv": 3700, "coldest_raw": 0}, E, E),
-        ({"highest_mv": 3700, "coldest_raw": 280, "hottest_raw": 330},
-         "cell 3 at 3.700 V: Vmax 3.70 V (Vh)", "too hot (Th); the hottest cell is now at 54 degC"),
+        ({"highest_mv": 3700, "coldest_raw": 280, "hottest_raw": 330, "cell": 16},
+         "cell 3 at 3.700 V: Vmax 3.70 V (Vh)",
+         "too hot: the hottest cell is at 54.0 degC, over [pack] tmax"),
         ({"lowest_mv": 3400, "highest_mv": 3700, "current_ma": 0},
          "cell 3 at 3.700 V: Vmax 3.70 V (Vh)", None),
         # full, or waiting for a restart, is nothing that forbids
@@ -280,7 +306,11 @@ def test_every_row_that_switches_off_says_why() -> None:
 
 def test_full_is_said_and_forbids_nothing() -> None:
     relays = relays_of(pack_with(lowest_mv=3400, highest_mv=3410, current_ma=0), mode="normal")
-    assert relays.charge == Relay(False, "full: all cells are at Vbalance 3.40 V", None)
+    assert relays.charge == Relay(False, "full: all cells are at Vbalance 3.40 V", None, decided=True)
+
+
+def closed(relays: Relays) -> tuple[bool | None, bool | None]:
+    return relays.charge.closed, relays.load.closed
 
 
 # The beginning
@@ -291,19 +321,19 @@ def test_with_no_memory_a_relay_begins_as_the_bms_says(status: int) -> None:
     """At Vbalance and SoC 9 in normal mode neither row of either relay holds."""
     pack = pack_with(status=status, highest_mv=3400, **stored(9))
     relays = relays_of(pack, mode="normal", **MANUAL)
-    assert relays == Relays(Relay(bool(status & CHARGE_ALLOWED)), Relay(bool(status & DISCHARGE_ALLOWED)))
+    assert closed(relays) == (bool(status & CHARGE_ALLOWED), bool(status & DISCHARGE_ALLOWED))
 
 
 @pytest.mark.parametrize("status", [0, CHARGE_ALLOWED, DISCHARGE_ALLOWED, BOTH])
 def test_where_no_restart_is_configured_the_bms_s_bits_stand_in(status: int) -> None:
     relays = relays_of(pack_with(status=status), False, mode="normal")
-    assert relays == Relays(Relay(bool(status & CHARGE_ALLOWED)), Relay(bool(status & DISCHARGE_ALLOWED)))
+    assert closed(relays) == (bool(status & CHARGE_ALLOWED), bool(status & DISCHARGE_ALLOWED))
 
 
 def test_a_restart_of_0_percent_is_a_number() -> None:
     nothing = pack_with(status=0, **stored(0))
     relays = relays_of(nothing, False, mode="normal", charge_restart=0.0, discharge_restart=0.0)
-    assert relays == Relays(Relay(False, unsure=True), Relay(True, unsure=True))
+    assert closed(relays) == (False, True)
 
 
 def test_before_the_first_frame_nothing_is_said() -> None:
@@ -552,6 +582,13 @@ def test_what_was_counted_holds_for_the_same_pack_soon_after(counted: Counted | 
     assert Counting(counted).frame() == pytest.approx(begins)
 
 
+@pytest.mark.parametrize(("percent", "begins"), [(0, 0.0), (100, 100.0), (1, 6.0), (99, 94.0)], ids=str)
+def test_a_bms_that_is_at_an_end_was_synchronised_there(percent: int, begins: float) -> None:
+    offset = 5.0 if percent < 50 else -5.0
+    counting = Counting(Counted(16, 16_000, percent + offset, float(percent)))
+    assert counting.frame(**stored(percent)) == pytest.approx(begins)
+
+
 # Relays over time
 
 
@@ -574,11 +611,11 @@ def test_a_setting_that_changes_while_running_counts_when_two_frames_agree() -> 
     assert counting.relays.charge.closed, "held back"
     counting.frame(highest_mv=3500, vmax_mv=3500)
     assert counting.relays.charge == Relay(
-        False, "cell 3 at 3.500 V: Vmax 3.50 V (Vh)", "cell 3 at 3.500 V: Vmax 3.50 V (Vh)"
+        False, "cell 3 at 3.500 V: Vmax 3.50 V (Vh)", "cell 3 at 3.500 V: Vmax 3.50 V (Vh)", decided=True
     )
     counting.frame(highest_mv=3500, vmax_mv=3505)
     counting.frame(highest_mv=3500, vmax_mv=3505)
-    assert counting.relays.charge == Relay(True)
+    assert counting.relays.charge == Relay(True, decided=True)
 
 
 @pytest.mark.parametrize(
@@ -590,34 +627,96 @@ def test_a_soc_within_one_count_of_a_restart_may_be_rounded(percent: float, unsu
     here = {"soc_percent": round(percent), "stored_wh": round(percent * 160), "status": DISCHARGE_ALLOWED}
     counting = Counting(mode="normal", **MANUAL)
     counting.frame(**here | {"highest_mv": 3700})
-    counting.frame(**here)
-    assert counting.relays.charge == Relay(percent < 90, unsure=unsure)
-    counting.frame(**here)
-    assert counting.relays.charge == Relay(percent < 90, unsure=unsure)
-    counting.frame(**here | {"status": BOTH})
-    assert counting.relays.charge == Relay(percent < 90 or unsure, unsure=unsure)
-    counting.frame(**here | {"status": BOTH})
-    assert counting.relays.charge == Relay(percent < 90 or unsure, unsure=unsure)
+    below = percent < 90
+    for status, on in ((DISCHARGE_ALLOWED, below), (BOTH, below or unsure), (BOTH, below or unsure)):
+        counting.frame(**here | {"status": status})
+        assert counting.relays.charge == Relay(on, decided=below and not unsure)
+
+
+@pytest.mark.parametrize("missing", [{"highest_mv": 3400}, {"coldest_raw": 281}])
+def test_the_bms_s_switching_counts_where_only_the_soc_is_missing(
+    missing: dict[str, Any],
+) -> None:
+    counting = Counting(mode="normal", **MANUAL)
+    counting.frame(status=DISCHARGE_ALLOWED, **stored(90) | missing)
+    counting.frame(status=BOTH, **stored(90) | missing)
+    assert counting.relays.charge == Relay(False)
 
 
 @pytest.mark.parametrize(
-    ("changes", "relays"),
+    ("changes", "decided"),
     [
-        ({}, Relays(Relay(False, unsure=True), Relay(False))),
-        (stored(10), Relays(Relay(True), Relay(True, unsure=True))),
-        ({"highest_mv": 3400}, Relays(Relay(False), Relay(False))),  # another condition is missing too
-        ({"coldest_raw": 281}, Relays(Relay(False), Relay(False))),
+        ({}, (True, True)),
+        (stored(90), (False, True)),
+        (stored(10), (True, False)),
+        (stored(95), (False, True)),
+        (stored(5), (True, False)),
+        ({"highest_mv": 3400}, (False, True)),
+        ({"coldest_raw": 281}, (False, True)),
+        ({"highest_mv": 3700, "lowest_mv": 2900}, (True, True)),
     ],
 )
-def test_only_the_soc_may_be_rounded(changes: dict[str, Any], relays: Relays) -> None:
-    scene = stored(90) | changes
-    restarts = MANUAL | {"discharge_restart": 10.0 if scene["soc_percent"] == 10 else 95.0}
-    assert relays_of(pack_with(**scene), False, mode="normal", **restarts) == relays
+def test_a_relay_is_decided_while_a_row_holds(changes: dict[str, Any], decided: tuple[bool, bool]) -> None:
+    relays = relays_of(pack_with(**changes), False, mode="normal", **MANUAL)
+    assert (relays.charge.decided, relays.load.decided) == decided
 
 
-@pytest.mark.parametrize("configured", [{"mode": "critical", **MANUAL}, {"mode": "normal"}])
-def test_where_no_restart_decides_nothing_is_rounded(configured: dict[str, Any]) -> None:
-    assert relays_of(pack_with(**stored(90)), **configured) == Relays(Relay(True), Relay(True))
+@pytest.mark.parametrize("status", [0, BOTH])
+def test_where_no_restart_is_configured_the_bms_s_denial_decides_nothing(status: int) -> None:
+    relays = relays_of(pack_with(status=status), True, mode="normal")
+    assert relays == Relays(Relay(True, decided=status == BOTH), Relay(True, decided=status == BOTH))
+
+
+# What of a frame that was held back counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "no_charge", "no_discharge"),
+    [
+        ({}, False, False),
+        ({"highest_mv": 3700}, True, False),
+        ({"highest_mv": 3695}, False, False),
+        ({"highest_mv": 3600, "vmax_mv": 3600}, False, False),  # not a threshold that is not confirmed
+        ({"lowest_mv": 2900}, False, True),
+        ({"coldest_raw": 280}, True, False),
+        ({"status": BOTH | NO_COMMUNICATION}, True, True),
+        ({"status": BOTH | OVER_TMAX}, True, True),
+        ({"status": 0}, False, False),  # the bits count in the limits
+        ({"cells": 200, "hottest_raw": 330, "hottest_cell": 200}, True, True),
+    ],
+)
+def test_a_frame_that_was_held_back_can_forbid(
+    changes: dict[str, Any], no_charge: bool, no_discharge: bool
+) -> None:
+    counting = Counting(**MANUAL)
+    counting.frame()
+    before = counting.memory
+    counting.frame(**{"capacity_wh": 15_000} | changes)
+    assert counting.pack.held is not None
+    assert (counting.relays.charge.forbids is not None) is no_charge
+    assert (counting.relays.load.forbids is not None) is no_discharge
+    assert counting.memory == before, "and is forgotten"
+    counting.frame()
+    assert counting.relays == Relays(Relay(True, decided=True), Relay(True, decided=True))
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "no_charge", "no_discharge"),
+    [(3750, 3600, True, False), (3600, 2850, False, True), (3600, 3650, False, False)],
+)
+def test_of_two_extremes_that_are_the_wrong_way_round_the_worse_counts(
+    lowest: int, highest: int, no_charge: bool, no_discharge: bool
+) -> None:
+    relays = relays_of(pack_with(lowest_mv=lowest, highest_mv=highest))
+    assert (relays.charge.forbids is not None, relays.load.forbids is not None) == (no_charge, no_discharge)
+    if no_charge:
+        assert relays.charge.forbids == "cell 7 at 3.750 V: Vmax 3.70 V (Vh)"
+
+
+@pytest.mark.parametrize(("coldest", "hottest"), [(4, 0), (0, 4), (50, 30), (30, 50)])
+def test_of_two_temperatures_the_worse_counts(coldest: int, hottest: int) -> None:
+    pack = pack_with(coldest_raw=276 + coldest, hottest_raw=276 + hottest)
+    assert relays_of(pack, **MANUAL).charge.forbids is not None
 
 
 @pytest.mark.parametrize(("gap_s", "kept"), [(9.9, True), (10.0, False)])
@@ -628,6 +727,6 @@ def test_after_a_lost_link_a_relay_begins_as_the_bms_says(gap_s: float, kept: bo
     counting.frame()
     denied = {"status": 0, "highest_mv": 3410} | stored(5)  # neither row of either relay holds
     counting.frame(gap_s, **denied)
-    assert counting.relays == Relays(Relay(kept), Relay(kept))
+    assert closed(counting.relays) == (kept, kept)
     counting.frame(**denied)
-    assert counting.relays == Relays(Relay(kept), Relay(kept))
+    assert closed(counting.relays) == (kept, kept)
