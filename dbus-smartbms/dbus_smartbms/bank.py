@@ -70,10 +70,14 @@ class Bank:
         """What a later run of the driver begins with; None before the first frame."""
         return self._mirror.counted
 
-    def restore(self, counted: mirror.Counted) -> None:
-        """Begin with what an earlier run counted; of no effect after the first frame."""
-        if self.pack.frame is None:
-            self._mirror = mirror.Memory(counted=counted)
+    def restore(self, counted: mirror.Counted | None) -> None:
+        """Begin the mirror anew, with what an earlier run counted if there is that."""
+        self._mirror = mirror.Memory(counted=counted)
+
+    @property
+    def mirror_memory(self) -> mirror.Memory:
+        """What the mirror remembers: with it a frame can be explained."""
+        return self._mirror
 
     def _step(self, now: float) -> None:
         self._mirror, self.relays, self.soc = mirror.step(self.settings, self._mirror, self.pack, now)

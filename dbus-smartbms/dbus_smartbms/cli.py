@@ -99,6 +99,12 @@ def _cells(text: str) -> int:
     return int(text)
 
 
+def _file(text: str) -> Path:
+    if not text or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    return Path(text)
+
+
 def _device_option(parser: argparse.ArgumentParser) -> None:
     text = "serial device (default: the cable that says SmartBMSToUSB)"
     parser.add_argument("--device", metavar="PATH", action="append", help=text)
@@ -121,6 +127,11 @@ def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     return configuration
 
 
+def _say_problems(configuration: settings.Configuration) -> None:
+    for problem in configuration.problems:
+        log.error("configuration: %s", problem)
+
+
 def _devices(args: argparse.Namespace, parser: argparse.ArgumentParser, default: str) -> str:
     if args.device and len(args.device) > 1:
         parser.error("argument --device: this version drives one pack, so give one device")
@@ -139,7 +150,7 @@ async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
 def _run_options(parser: argparse.ArgumentParser) -> None:
     _device_option(parser)
     text = "where to keep what outlives a restart (default: nowhere)"
-    parser.add_argument("--state", metavar="FILE", type=Path, help=text)
+    parser.add_argument("--state", metavar="FILE", type=_file, help=text)
     _settings_options(parser)
 
 
@@ -210,8 +221,7 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .replay import replay
 
     configuration = _configuration(args, parser)
-    for problem in configuration.problems:
-        logging.getLogger(__name__).error("configuration: %s", problem)
+    _say_problems(configuration)
     lines = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  standard input
     for answer in replay(lines, configuration, items=args.items):
         print(answer, flush=True)
@@ -255,8 +265,10 @@ def _tables(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     for name in ("generation", "mode"):
         if getattr(args, name):
             args.set.append(f"pack.{name}={getattr(args, name)}")
+    configuration = _configuration(args, parser)
+    _say_problems(configuration)
     try:
-        print(explain(args.explain, _configuration(args, parser)), end="")
+        print(explain(args.explain, configuration), end="")
     except (ValueError, OSError) as error:
         parser.exit(1, f"dbus-smartbms tables: {args.explain[:60]}: {error}\n")
     return 0

@@ -107,10 +107,9 @@ class Driver:
 
     def _opened(self, cable: Cable) -> None:
         self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
+        if cable.identity != self.identity.serial:  # another cable may be another pack
+            self.bank.restore(self._kept.packs.get(cable.identity))
         self.identity.serial = cable.identity
-        counted = self._kept.packs.get(cable.identity)
-        if counted is not None:
-            self.bank.restore(counted)
 
     def _received(self, data: bytes, idle: bool) -> None:
         now = self._clock()
@@ -129,7 +128,9 @@ class Driver:
         limits, levels = self.bank.limits, self.bank.alarms.levels
         if limits is None:
             return
-        if self.bank.agreement.text != self._disagreement and not limits.lost:
+        if limits.lost:
+            self._disagreement = None  # nothing is compared, and nothing agrees
+        elif self.bank.agreement.text != self._disagreement:
             self._disagreement = self.bank.agreement.text
             log.warning("%s", self._disagreement or "the BMS and the manual's tables agree again")
         raised = tuple(f"{path} {level}" for path, level in levels.items() if level)
@@ -166,7 +167,8 @@ class Driver:
         """Write down, now and then, what has to outlive this process; in a thread, for flash may be slow."""
         while True:
             await asyncio.sleep(STATE_S)
-            await asyncio.to_thread(self._kept.write, self.identity.serial, self.bank.counted)
+            with contextlib.suppress(RuntimeError):  # no thread to be had: the next time
+                await asyncio.to_thread(self._kept.write, self.identity.serial, self.bank.counted)
 
     # The bus
 
@@ -252,8 +254,8 @@ class _Kept:
         with self._lock:  # the last writing may come while a slow one is under way
             try:
                 state.write(self._path, {**self.packs, cable: counted})
-            except OSError as error:
-                self._said = _once(self._said, f"the state file cannot be written: {error}")
+            except (OSError, ValueError) as error:
+                self._said = _once(self._said, f"the state file {self._path} cannot be written: {error}")
             else:
                 self.packs[cable] = counted
                 self._said = None

@@ -290,8 +290,8 @@ def _direct(
 ) -> tuple[Direction, Cap]:
     """One direction's limit: denied, waiting for frames that permit, ramping, or as the rules say."""
     if denial is not None:
-        ceiling = full_ma if memory.ceiling_ma is None else memory.ceiling_ma
-        return Direction(0, ceiling, now), Cap(0, denial)
+        before = full_ma if memory.ceiling_ma is None else memory.ceiling_ma
+        return Direction(0, before, now), Cap(0, denial)
     permits = min(memory.permits + fresh, PERMITS)
     if permits < PERMITS:
         text = f"waits for {PERMITS} frames in a row that permit it ({permits} so far)"

@@ -125,6 +125,8 @@ class Light(NamedTuple):
     holds: Callable[[Seen], bool]
 
 
+_MAY_CHARGE = Light("charging allowed", lambda s: s.flag(layout.CHARGE_ALLOWED))
+_MAY_DISCHARGE = Light("discharging allowed", lambda s: s.flag(layout.DISCHARGE_ALLOWED))
 _TL_CHARGE = Light("Tl", lambda s: s.too_cold(layout.TOO_COLD_TO_CHARGE, discharging=False))
 _TL_LOAD = Light("Tl", lambda s: s.too_cold(layout.TOO_COLD_TO_DISCHARGE, discharging=True))
 _TH = Light("Th", lambda s: s.flag(layout.OVER_TMAX))
@@ -139,8 +141,8 @@ BESIDE: dict[Condition, Light] = {
 """Lights that forbid beside the comparison: whatever is configured, the BMS knows its own thresholds."""
 
 INSTEAD: dict[Condition, Light] = {
-    manuals.UNDER_CHARGE_RESTART: Light("charging allowed", lambda s: s.flag(layout.CHARGE_ALLOWED)),
-    manuals.FROM_DISCHARGE_RESTART: Light("discharging allowed", lambda s: s.flag(layout.DISCHARGE_ALLOWED)),
+    manuals.UNDER_CHARGE_RESTART: _MAY_CHARGE,
+    manuals.FROM_DISCHARGE_RESTART: _MAY_DISCHARGE,
     manuals.WARM_TO_CHARGE: Light("no Tl", lambda s: not _TL_CHARGE.holds(s)),
     manuals.WARM_TO_DISCHARGE: Light("no Tl", lambda s: not _TL_LOAD.holds(s)),
     manuals.ALL_UNDER_TMAX: Light("no Th", lambda s: not _TH.holds(s)),
@@ -230,9 +232,8 @@ class Relay(NamedTuple):
     """The row that switches it off now, in words; None while none does."""
     forbids: str | None = None
     """The critical one, in words; None while none does."""
-    decided: bool = False
-    """A row holds now.  Else the relay only stayed as it was, and a moment that no frame has seen, or a
-    SoC that the wire rounded, may have put the BMS's own to the other side."""
+    doubtful: bool = False
+    """Now, or a moment ago, the BMS may have seen a row hold that no frame shows, or the other way round."""
 
 
 class Relays(NamedTuple):
@@ -253,8 +254,14 @@ class Counted(NamedTuple):
 
 GAP_INTERVALS = 3
 """Over more than so many intervals between frames nothing is counted."""
-SOC_STEP = 1
-"""%: one count of the SoC byte.  Nearer than this to a restart the BMS may know better."""
+NEAR = {
+    "Vmin": 100, "Vmax": 100, "Vbalance": 20, "Tmin charge": 2, "Tmin discharge": 2, "Tmax": 2,
+    "charge restart": 1, "discharge restart": 1, "5 % of the capacity": 0.25,
+}  # fmt: skip
+"""Nearer than this to a threshold the BMS may see it otherwise: between two frames a load makes a cell sag by
+100 mV (mV), noise is 20 mV, a sensor 2 degC, the SoC byte 1 %; of a power the part of its threshold."""
+DOUBT_S = 10
+"""How much later than what it has seen the BMS's bits may come."""
 KEPT_PERCENT = 10
 """When the BMS's SoC has moved further than this while the driver did not run, what was counted before says
 nothing any more: the BMS may have been synchronised meanwhile."""
@@ -270,6 +277,9 @@ class Memory(NamedTuple):
     at: float | None = None
     status: int | None = None
     """Status byte 1 of the last step."""
+    charge_doubt: float | None = None
+    """When the charge relay was in doubt last."""
+    load_doubt: float | None = None
     counted: Counted | None = None
     empty_since: float | None = None
     """Since when the row that makes the SoC 0 % has held."""
@@ -349,10 +359,29 @@ def step(
     if seen is None or pack.at is None:
         return memory, Relays(), None
     lost = memory.at is not None and pack.at - memory.at >= settings.hold_s
-    rose = 0 if memory.status is None else seen.status & ~memory.status
-    charge = _relay("charge", seen, None if lost else memory.charge, layout.CHARGE_ALLOWED, rose)
-    load = _relay("load", seen, None if lost else memory.load, layout.DISCHARGE_ALLOWED, rose)
-    memory = memory._replace(charge=charge.closed, load=load.closed, status=seen.status)
+    switched = 0 if memory.status is None else seen.status ^ memory.status
+    charge, charge_doubt = _relay(
+        "charge",
+        seen,
+        None if lost else memory.charge,
+        layout.CHARGE_ALLOWED,
+        switched,
+        memory.charge_doubt,
+        now,
+    )
+    load, load_doubt = _relay(
+        "load",
+        seen,
+        None if lost else memory.load,
+        layout.DISCHARGE_ALLOWED,
+        switched,
+        memory.load_doubt,
+        now,
+    )
+    memory = memory._replace(
+        charge=charge.closed, load=load.closed, status=seen.status,
+        charge_doubt=charge_doubt, load_doubt=load_doubt,
+    )  # fmt: skip
     if pack.held is not None:
         charge, load = _denied_by(pack.held, settings, pack, now, Relays(charge, load))
     if pack.frames != memory.frames:
@@ -380,33 +409,47 @@ def _off(subject: str, seen: Seen) -> Relay | None:
     for row in rows:  # the critical ones come first
         if _holds(row, seen):
             why = REASONS[row.conditions[0]](seen)
-            return Relay(False, why, why if row.critical else None, decided=True)
+            return Relay(False, why, why if row.critical else None)
     return None
 
 
-def _relay(subject: str, seen: Seen, before: bool | None, bit: int, rose: int) -> Relay:
+def _relay(
+    subject: str, seen: Seen, before: bool | None, bit: int, switched: int, doubted: float | None, now: float
+) -> tuple[Relay, float | None]:
+    """A relay after a frame, and when it was in doubt last."""
     off = _off(subject, seen)
     if off:
-        return off
-    (on,) = manuals.rows(seen.settings.generation, seen.settings.mode, subject, "on")
-    holds, unsure = _holds(on, seen), _nearly(on, seen)
-    if before is None:
-        before = seen.flag(bit)
-    # Where only rounding is between them, the moment of the BMS's own switching is the better one.
-    switched = unsure and bool(rose & bit)
-    return Relay(before or switched or holds, decided=holds and not unsure)
+        return off, doubted
+    generation, mode = seen.settings.generation, seen.settings.mode
+    (on,) = manuals.rows(generation, mode, subject, "on")
+    if _may_hold(on, seen) or any(
+        _may_hold(row, seen) for row in manuals.rows(generation, mode, subject, "off")
+    ):
+        doubted = now
+    doubtful = doubted is not None and now - doubted <= DOUBT_S
+    if before is None or (doubtful and switched & bit):
+        before = seen.flag(bit)  # what it has seen is better than what a frame a second shows
+    return Relay(before or _holds(on, seen), doubtful=doubtful), doubted
 
 
-def _nearly(row: manuals.Row, seen: Seen) -> bool:
-    """Whether a SoC very near its threshold decides on the row: everything else holds."""
+def _may_hold(row: manuals.Row, seen: Seen) -> bool:
+    """Whether a row holds or not only as a number that is near its threshold, or not known, falls."""
     near = False
     for condition in row.conditions:
         judged = judge(condition, seen)
-        if condition.what == "SoC" and judged.number is not None and judged.threshold is not None:
-            near = abs(judged.number - judged.threshold) < SOC_STEP
+        if _near(judged):
+            near = True
         elif not judged.holds:
             return False
     return near
+
+
+def _near(judged: Judged) -> bool:
+    number, threshold = judged.number, judged.threshold
+    if number is None or threshold is None:  # a light knows; a permission that stands in does not
+        return judged.light is None or judged.light in (_MAY_CHARGE, _MAY_DISCHARGE)
+    reach = NEAR.get(judged.condition.threshold)
+    return reach is not None and abs(number - threshold) < (reach if reach >= 1 else reach * threshold)
 
 
 def _soc(memory: Memory, seen: Seen, capacity: int, dt_s: float | None) -> float:

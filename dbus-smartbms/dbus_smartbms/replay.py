@@ -41,6 +41,8 @@ class Replay:
         self._identity = Identity(connection="replay", problems=tuple(configuration.problems))
         self._items = Items() if items else None
         self._t: float | None = None
+        self._before = self._bank.mirror_memory
+        """Of the mirror, before the last frame."""
 
     def answer(self, line: str) -> dict[str, Any]:
         """The answer to one line; ``{"error": why}`` for a malformed one, which changes nothing."""
@@ -53,6 +55,7 @@ class Replay:
             self._bank.tick(before + second)
         self._t = t
         for frame in self._bank.feed(data, idle=t - before > IDLE_S):
+            self._before = self._bank.mirror_memory
             self._bank.take(frame, t)
         self._bank.tick(t)
         return self._state(t)
@@ -62,15 +65,12 @@ class Replay:
 
         Raises ValueError for a malformed line, and where there was no frame.
         """
-        bank, before, now = self._bank, self._bank.relays, 0.0
         for number, line in enumerate(lines, 1):
-            frames, relays = bank.pack.frames, bank.relays
             answer = self.answer(line)
             if "error" in answer:
                 raise ValueError(f"line {number}: {answer['error']}")
-            if bank.pack.frames != frames and bank.pack.at is not None:
-                before, now = relays, bank.pack.at
-        return tables.explain(bank.settings, before, bank.pack, now)
+        pack = self._bank.pack
+        return tables.explain(self._bank.settings, self._before, pack, pack.at or 0.0)
 
     def _parse(self, line: str) -> tuple[float, bytes]:
         try:
@@ -150,10 +150,13 @@ def explain(source: str, configuration: Configuration) -> str:
     Raises ValueError, with a sentence, where there is no frame; OSError for a file that cannot be read.
     """
     state = Replay(configuration)
-    if len(source) == 2 * FRAME_SIZE and _HEX.fullmatch(source):
-        lines: Iterable[str] = [json.dumps({"t": 0, "frame": source})]
+    frame = source.strip()
+    if re.fullmatch("[0-9a-fA-F]{40,}", frame):
+        if len(frame) != 2 * FRAME_SIZE:
+            raise ValueError(f"a frame has {2 * FRAME_SIZE} hex digits, these are {len(frame)}")
+        lines: Iterable[str] = [json.dumps({"t": 0, "frame": frame})]
     else:
-        lines = Path(source).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = Path(source).read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     return state.explain(lines)
 
 

@@ -23,24 +23,33 @@ def read(path: Path) -> dict[str, Counted]:
     Raises ValueError, with a sentence, for a file that is damaged or cannot be read.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["version"] != VERSION:
-            raise ValueError(f"it is of version {found['version']!r}")
-        return {cable: _counted(entry) for cable, entry in found["packs"].items()}
+        return _packs(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise ValueError(f"the state file {path} cannot be read ({error.strerror}): it is ignored") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the state file {path} is damaged ({error}): it is ignored") from None
 
 
+def _packs(found: Any) -> dict[str, Counted]:
+    if not isinstance(found, dict) or "version" not in found:
+        raise ValueError("it does not say its version")
+    if found["version"] != VERSION:
+        raise ValueError(f"it is of version {found['version']!r:.40}, not {VERSION}")
+    if not isinstance(found.get("packs"), dict):
+        raise ValueError("it has no packs")
+    return {cable: _counted(entry) for cable, entry in found["packs"].items()}
+
+
 def _counted(entry: Any) -> Counted:
-    counted = Counted(**entry)
-    for name, value, most in zip(Counted._fields, counted, (255, MOST_WH, 100, 100), strict=True):
+    if not isinstance(entry, dict) or entry.keys() != set(Counted._fields):
+        raise ValueError(f"of a pack it has to say {', '.join(Counted._fields)}, and nothing else")
+    for name, most in zip(Counted._fields, (255, MOST_WH, 100, 100), strict=True):
+        value = entry[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-            raise ValueError(f"{name} is {value!r}")
-    return counted
+            raise ValueError(f"{name} is {value!r:.40}, not a number from 0 to {most}")
+    return Counted(**entry)
 
 
 def write(path: Path, packs: Mapping[str, Counted]) -> None:

@@ -32,11 +32,12 @@ the light Th decides.
 
 "Critical" is what the driver acts on by itself, in the same frame: the limit is 0 even while the BMS still
 allows. All else is only compared: where BMS and table differ for 10 s, that is said
-(`/SmartBms/Disagreement`, and the log). The mirror never gives a permission.
+(`/SmartBms/Disagreement`, and the log). Nearer to a threshold than noise and a load's sag reach, and for 10
+s after, nothing is compared, for both may be right. The mirror never gives a permission.
 
 The mirror's SoC begins with the BMS's own, counts the measured current, and begins anew after more than
-{mirror.GAP_INTERVALS} intervals without a frame. "For {manuals.STAYS_S} s" is ours:
-the manuals say "for a longer time" (B) and "stays" (C).
+{mirror.GAP_INTERVALS} intervals without a frame. "For {manuals.STAYS_S} s" is ours: the manuals say "for a
+longer time" (B) and "stays" (C).
 """
 
 
@@ -78,16 +79,15 @@ def _group(name: str, rows: list[Row]) -> Iterator[str]:
         before = f"{'or ':>16}"
 
 
-def explain(settings: Settings, before: mirror.Relays, pack: PackState, now: float) -> str:
-    """The last frame of a pack run through the tables; ``before`` are the relays before it.
+def explain(settings: Settings, before: mirror.Memory, pack: PackState, now: float) -> str:
+    """The last frame of a pack run through the tables; ``before`` is what was remembered before it.
 
     Raises ValueError where there was no frame.
     """
     seen = mirror.look(settings, pack, now)
     if seen is None:
         raise ValueError("there is no valid frame in it")
-    memory = mirror.Memory(charge=before.charge.closed, load=before.load.closed)
-    _, relays, _ = mirror.step(settings, memory, pack, now)
+    _, relays, _ = mirror.step(settings, before, pack, now)
     rows = manuals.table(settings.generation, settings.mode)
     which = f"Generation {settings.generation}, {settings.mode} mode"
     volts = f"{seen.lowest_mv / 1000:.3f} to {seen.highest_mv / 1000:.3f} V"
@@ -96,20 +96,22 @@ def explain(settings: Settings, before: mirror.Relays, pack: PackState, now: flo
         ("charge", before.charge, relays.charge),
         ("load", before.load, relays.load),
     ):
-        lines += ["", f"{subject}: {_change(was, relay)}"]
-        lines += _judged([row for row in rows if row.subject == subject], seen)
+        mine = [row for row in rows if row.subject == subject]
+        holds = any(all(mirror.judge(one, seen).holds for one in row.conditions) for row in mine)
+        lines += ["", f"{subject}: {_change(was, relay, holds)}", *_judged(mine, seen)]
     lines += ["", "SoC:"]
     lines += _judged([row for row in rows if row.subject == "SoC"], seen)
     return "\n".join(lines) + "\n"
 
 
-def _change(was: Relay, relay: Relay) -> str:
+def _change(was: bool | None, relay: Relay, holds: bool) -> str:
+    """What the relay does; ``holds``: a row says so."""
     now = "on" if relay.closed else "off"
-    if was.closed is None:
-        return f"{now} (with no memory it begins as the BMS's bit says)"
-    if was.closed is relay.closed:
+    if was is None:
+        return f"{now}; before is not known{'' if holds else ', so it begins as the BMS says'}"
+    if was is relay.closed:
         return f"stays {now}"
-    return f"{'on' if was.closed else 'off'} before, {now} now"
+    return f"{'on' if was else 'off'} before, {now} now"
 
 
 def _judged(rows: list[Row], seen: Seen) -> Iterator[str]:
@@ -117,8 +119,8 @@ def _judged(rows: list[Row], seen: Seen) -> Iterator[str]:
         judged = [mirror.judge(condition, seen) for condition in row.conditions]
         for index, one in enumerate(judged):
             word = row.becomes if not index else "and"
-            numbers = _numbers(one)
-            yield f"  {word:>5}  {one.condition!s:42}{numbers:36}{'true' if one.holds else 'false'}"
+            holds = "true" if one.holds else "false"
+            yield f"  {word:>5}  {one.condition!s:42}{holds:7}{_numbers(one)}"
 
 
 def _numbers(judged: Judged) -> str:
@@ -135,10 +137,8 @@ _WORDS = {"cell communication": ("lost", "there"), "discharging": ("not allowed"
 
 
 def _figure(condition: Condition, number: float) -> str:
-    if condition.what.endswith(" V"):
+    """A number with its unit, and digits enough that it does not look like a threshold that it is not."""
+    if condition.what.endswith((" V", "voltage")):
         return f"{number / 1000:.3f} V"
-    if condition.what == "pack voltage":
-        return f"{number / 1000:.2f} V"
-    if condition.what.endswith(" T"):
-        return f"{number:.1f} degC"
-    return f"{number:.0f} W" if condition.what.endswith("power") else f"{number:.2f} %"
+    unit = "degC" if condition.what.endswith(" T") else "W" if condition.what.endswith("power") else "%"
+    return f"{number:.7g} {unit}"
