@@ -1,7 +1,8 @@
 r"""A simulated pack: cells, a charger under the sun, loads, and a BMS after the manuals.
 
 For the demo, for tests and for tuning the limits.  The BMS, and what it measures in whole numbers,
-is in ``simulated_bms.py``; here is the pack that it looks at.
+is in ``simulated_bms.py``; here is the pack that it looks at.  ``house.py`` can stand in for the
+charger and the loads.
 Pure: no I/O, no clock, and no chance but ``random.Random(seed)``.  Positive current charges.
 Cells are floats in V, A and degC.
 """
@@ -12,8 +13,10 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from smartbms_protocol import Frame, layout
 
@@ -87,6 +90,12 @@ RANGES = {
     "load_w": WATTS,
     "sun_w": WATTS,
     "ambient_c": CELSIUS,
+    "spread_capacity_percent": Range(0, 50, "%"),
+    "spread_ohm_percent": Range(0, 100, "%"),
+    "leak_ma": Range(0, 1000, "mA"),
+    "cold_ohm_percent": Range(0, 20, "% a degC"),
+    "slow_percent": Range(0, 90, "%"),
+    "slow_s": Range(1, 3600, "s"),
 }
 """The numbers of ``PlantSettings``."""
 
@@ -110,6 +119,24 @@ class PlantSettings:
     load_w: float = 600.0
     sun_w: float = 2500.0
     ambient_c: float = 20.0
+    spread_capacity_percent: float = 2.0
+    """Between the cells' capacities.  New cells of a batch differ by 0.2 to 0.3 % (standard deviation) and by
+    0.7 to 3.8 % in impedance (Wildfeuer and Lienkamp, "Quantifiability of inherent cell-to-cell variations");
+    a pack of some years by more."""
+    spread_ohm_percent: float = 20.0
+    """Between the cells' resistances, each with its connections."""
+    leak_ma: float = 20.0
+    """What a cell and its board lose at most, each cell a part of it left to chance.  3 % a month, as cells'
+    data sheets have it, is 13 mA of 310 Ah."""
+    cold_ohm_percent: float = 2.5
+    """How much higher the resistance is for each degree under 25."""
+    slow_percent: float = 40.0
+    """The part of the resistance that a current has to last for (an RC); the rest acts at once."""
+    slow_s: float = 60.0
+    """The time constant of that.  It and the two above: the cell in MathWorks' example after Huria et al.,
+    "High fidelity electrical model with thermal dependence", IEEE IEVC 2012, has 30 to 106 s and R1 of
+    R0 + R1 16 to 25 % at 20 degC, 19 to 48 % at 5 degC, and 2.8 % more of both a degree.  More is slow here,
+    for a single RC stands for the diffusion of minutes too."""
     generation: str = "C"
     """Of the BMS, one of ``GENERATIONS``."""
     normal_mode: bool = False
@@ -155,6 +182,11 @@ CHARGER_MARGIN_MV = 30
 """A charger that is told no limits stops this much a cell over Vbalance (manual C: 25 to 40 mV)."""
 STEP_S = 1.0
 """The longest time that is calculated in one go."""
+STEPS = Range(0, DAY_S, "s")
+WARM_C = 25.0
+"""From here on the resistance does not fall any more."""
+_FIRST, _LAST, _STEPS = -0.2, 1.6, 2000
+"""States of charge between which a cell's voltage at rest is looked up, and how many for each 1."""
 
 CVL_V = Range(0, 1275, "V")
 CURRENT_A = Range(0, 10_000, "A")
@@ -167,12 +199,19 @@ class Cell:
     """A cell and its board."""
 
     soc: float
+    """Of its own capacity, 1 where it rests at Vbalance."""
     ohm: float
+    """When warm, and for a current that lasts."""
     celsius: float
     warmer_c: float
     """How much warmer than the room its place is."""
     error_mv: float
     """How much too high its board reads."""
+    share: float = 1.0
+    """Its capacity, as a part of what a cell of this pack should have."""
+    leak_a: float = 0.0
+    slow_v: float = 0.0
+    """The part of the voltage that a lasting current has built up."""
     offset_v: float = 0.0
     """A fault: how far the cell itself is out of line."""
     volts: float = 0.0
@@ -187,14 +226,41 @@ class Limits(NamedTuple):
     dcl_a: float
 
 
-class Plant:
-    """The pack and all around it: ``step`` lets time pass, ``frame`` is what the BMS sends then."""
+class Flow(Protocol):
+    """What is around a pack: the currents of the next ``dt_s`` seconds in A, out of chargers and into loads.
 
-    def __init__(self, settings: PlantSettings) -> None:
+    ``idle_v`` and ``ohm`` are the pack's voltage without them and its resistance to a step of current;
+    ``volts`` is its voltage now; ``charge`` and ``load`` are the BMS's relays.
+    """
+
+    def __call__(
+        self, idle_v: float, ohm: float, volts: float, dt_s: float, /, *, charge: bool, load: bool
+    ) -> tuple[float, float]: ...
+
+
+@cache
+def rest_table(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A chemistry's voltages at rest from ``_FIRST`` to ``_LAST``, and the rise from each to the next.
+
+    Looking up is ten times as fast as interpolating, and this is done for each cell in each second.
+    """
+    curve = usable_curve(CHEMISTRIES[name])
+    steps = round((_LAST - _FIRST) * _STEPS)
+    volts = tuple(interpolate(curve, _FIRST + n / _STEPS) for n in range(steps + 1))
+    return volts, tuple(high - low for low, high in pairwise(volts))
+
+
+class Plant:
+    """The pack and all around it: ``step`` lets time pass, ``frame`` is what the BMS sends then.
+
+    Without a ``flow`` a charger under the sun and a load are around it, as its settings have them.
+    """
+
+    def __init__(self, settings: PlantSettings, flow: Flow | None = None) -> None:
         self.settings = settings
         self.load_w, self.sun_w = settings.load_w, settings.sun_w
         self.temperature_offset_c = 0.0
-        """A fault: how much warmer every cell is than it should be."""
+        """A fault: how much warmer every cell is than it should be; it is also how it behaves."""
         self.told: Limits | None = None
         """The limits told last; None: the charger goes by its own settings."""
         self._random = Random(settings.seed)  # noqa: S311 - the same pack every time
@@ -206,27 +272,39 @@ class Plant:
             setup = replace(setup, generation=settings.generation, tmin_discharge_c=setup.tmin_charge_c)
         self.bms = Bms(setup, settings.soc_percent / 100, calibrated=settings.calibrated)
         self.curve = usable_curve(chemistry)
+        self._table = rest_table(settings.chemistry)
         mean_v = sum(interpolate(self.curve, (n + 0.5) / 1000) for n in range(1000)) / 1000
         self.capacity_ah = settings.capacity_kwh * 1000 / (settings.cells * mean_v)
         self.cells = self._make_cells(chemistry.sag_mv / 1000 / self.capacity_ah)
-        self.ohm = sum(cell.ohm for cell in self.cells)
-        self._warmth_j_per_k = WARMTH_J_PER_K_WH * settings.capacity_kwh * 1000 / settings.cells
+        self.idle_v = [0.0] * settings.cells
+        """Each cell's voltage if nothing came or went but what its board bleeds."""
+        self.quick_ohm = [0.0] * settings.cells
+        """Each cell's resistance to a step of current."""
+        self._slow_by_quick = settings.slow_percent / (100 - settings.slow_percent)
+        self.warmth_j_per_k = WARMTH_J_PER_K_WH * settings.capacity_kwh * 1000 / settings.cells
         self.sun_a = self.load_a = 0.0
         self.voltage_v = self.rest_v
+        self._flow: Flow = self._flows
         self.step(0)
+        self._flow = flow or self._flows
 
     def _make_cells(self, ohm: float) -> list[Cell]:
         settings, uniform = self.settings, self._random.uniform
-        return [
+        cells = [
             Cell(
                 soc=(settings.soc_percent + settings.spread_percent * uniform(-0.5, 0.5)) / 100,
-                ohm=ohm * uniform(0.9, 1.1),
+                ohm=ohm * (1 + settings.spread_ohm_percent / 100 * uniform(-0.5, 0.5)),
                 celsius=settings.ambient_c,
                 warmer_c=uniform(0, 2),
                 error_mv=settings.spread_mv * uniform(-0.5, 0.5),
             )
             for _ in range(settings.cells)
         ]
+        for cell in cells:
+            cell.share = 1 + settings.spread_capacity_percent / 100 * uniform(-0.5, 0.5)
+            cell.leak_a = settings.leak_ma / 1000 * uniform(0, 1)
+            cell.soc = 1 - (1 - cell.soc) / cell.share  # the pack was balanced at the top
+        return cells
 
     def limits(self, cvl_v: float, ccl_a: float, dcl_a: float) -> None:
         """Tell charger and loads their limits.  Raises ValueError for what cannot be one."""
@@ -253,45 +331,86 @@ class Plant:
     @property
     def rest_v(self) -> float:
         """The pack's voltage when no current flows."""
-        return sum(self._rest_v(cell) for cell in self.cells)
-
-    def _rest_v(self, cell: Cell) -> float:
-        return interpolate(self.curve, cell.soc) + cell.offset_v
+        return sum(interpolate(self.curve, cell.soc) + cell.offset_v for cell in self.cells)
 
     def step(self, dt_s: float) -> None:
         """Let ``dt_s`` seconds pass, a day at most.  Raises ValueError for anything else."""
-        Range(0, DAY_S, "s").checked("a step", dt_s)
+        STEPS.checked("a step", dt_s)
         parts = max(1, math.ceil(dt_s / STEP_S))
         for _ in range(parts):
             self._advance(dt_s / parts)
 
     def _advance(self, dt_s: float) -> None:
-        # What the cells would have if nothing came or went but what their boards bleed.
-        idle_v = [self._rest_v(cell) - BLEED_A * cell.ohm * cell.bleeds for cell in self.cells]
-        self.sun_a, self.load_a = self._flows(sum(idle_v))
-        for cell, volts in zip(self.cells, idle_v, strict=True):
-            self._advance_cell(cell, volts, self.sun_a - self.load_a, dt_s)
-        self.voltage_v = sum(cell.volts for cell in self.cells)
-        cell_mv = [max(0, 5 * round(self._read_mv(cell) / 5)) for cell in self.cells]
-        cell_raw = [round(cell.celsius + self.temperature_offset_c) + RAW_ZERO_C for cell in self.cells]
-        self.bms.measure(cell_mv, cell_raw, 5 * round(self.voltage_v * 200), *self._sensors_ma, dt_s)
-        for cell, millivolts in zip(self.cells, cell_mv, strict=True):
-            cell.bleeds = 0 < self.bms.setup.vbalance_mv < millivolts
+        bms = self.bms
+        self._look()
+        self.sun_a, self.load_a = self._flow(
+            sum(self.idle_v),
+            sum(self.quick_ohm),
+            self.voltage_v,
+            dt_s,
+            charge=bms.charge_allowed,
+            load=bms.load_allowed,
+        )
+        self._pass(self.sun_a - self.load_a, dt_s)
+        self._measure(dt_s)
 
-    def _read_mv(self, cell: Cell) -> float:
-        return cell.volts * 1000 + cell.error_mv + self._random.gauss(0, self.settings.ripple_mv)
+    def _look(self) -> None:
+        """The cells as a current will find them."""
+        quick, cold = 1 - self.settings.slow_percent / 100, self.settings.cold_ohm_percent / 100
+        warm_c = WARM_C - self.temperature_offset_c
+        table_v, rises_v = self._table
+        for n, cell in enumerate(self.cells):
+            ohm = cell.ohm * quick
+            if cell.celsius < warm_c:
+                ohm *= 1 + cold * (warm_c - cell.celsius)
+            at = (cell.soc - _FIRST) * _STEPS
+            below = int(at)
+            if 0 < at < len(rises_v):
+                volts = table_v[below] + (at - below) * rises_v[below]
+            else:
+                volts = interpolate(self.curve, cell.soc)
+            self.quick_ohm[n] = ohm
+            self.idle_v[n] = volts + cell.offset_v + cell.slow_v - BLEED_A * ohm * cell.bleeds
 
-    def _flows(self, idle_v: float) -> tuple[float, float]:
+    def _pass(self, net_a: float, dt_s: float) -> None:
+        """Let a current through the cells."""
+        slow, settled = self._slow_by_quick, 1 - math.exp(-dt_s / self.settings.slow_s)
+        hours_by_ah, warms = dt_s / 3600 / self.capacity_ah, dt_s / self.warmth_j_per_k
+        cools, ambient_c = dt_s / COOLING_S, self.settings.ambient_c
+        for cell, idle_v, ohm in zip(self.cells, self.idle_v, self.quick_ohm, strict=True):
+            volts = idle_v + net_a * ohm
+            cell.volts = volts if 0.0 < volts < 5.0 else min(max(volts, 0.0), 5.0)
+            amps = net_a - BLEED_A if cell.bleeds else net_a
+            cell.slow_v += (amps * ohm * slow - cell.slow_v) * settled
+            cell.soc += (amps - cell.leak_a) * hours_by_ah / cell.share
+            above_c = cell.celsius - ambient_c - cell.warmer_c
+            cell.celsius += amps * amps * ohm * (1 + slow) * warms - above_c * cools
+
+    def _measure(self, dt_s: float) -> None:
+        """Let the boards and the sensors read."""
+        cells, bms = self.cells, self.bms
+        gauss, ripple_mv = self._random.gauss, self.settings.ripple_mv
+        self.voltage_v = sum(cell.volts for cell in cells)
+        readings = [cell.volts * 1000 + cell.error_mv + gauss(0, ripple_mv) for cell in cells]
+        cell_mv = [5 * round(reading / 5) if reading > 0 else 0 for reading in readings]
+        cell_raw = [round(cell.celsius + self.temperature_offset_c) + RAW_ZERO_C for cell in cells]
+        bms.measure(cell_mv, cell_raw, 5 * round(self.voltage_v * 200), *self._sensors_ma, dt_s)
+        for cell, millivolts in zip(cells, cell_mv, strict=True):
+            cell.bleeds = 0 < bms.setup.vbalance_mv < millivolts
+
+    def _flows(
+        self, idle_v: float, ohm: float, volts: float, _dt_s: float, /, *, charge: bool, load: bool
+    ) -> tuple[float, float]:
         """What comes from the sun and what goes to the loads, in A.  Open relays let nothing pass.
 
         The charger holds the pack's voltage and current under its limits and carries the loads
         beside; the loads take from the pack no more than DCL.
         """
-        bms, volts = self.bms, max(self.voltage_v, 1.0)
-        sun_a = self.sun_w / volts if bms.charge_allowed else 0.0
-        load_a = self.load_w / volts if bms.load_allowed else 0.0
+        volts = max(volts, 1.0)
+        sun_a = self.sun_w / volts if charge else 0.0
+        load_a = self.load_w / volts if load else 0.0
         limits = self.told if self.told and self.settings.obeys else self._charger_limits
-        room_a = (limits.cvl_v - idle_v) / self.ohm
+        room_a = (limits.cvl_v - idle_v) / ohm
         sun_a = min(max(load_a + min(room_a, limits.ccl_a), 0.0), sun_a)
         return sun_a, min(load_a, sun_a + limits.dcl_a)
 
@@ -300,13 +419,6 @@ class Plant:
         setup = self.bms.setup
         full_mv = (setup.vbalance_mv or setup.vmax_mv - 2 * CHARGER_MARGIN_MV) + CHARGER_MARGIN_MV
         return Limits(len(self.cells) * full_mv / 1000, math.inf, math.inf)
-
-    def _advance_cell(self, cell: Cell, idle_v: float, net_a: float, dt_s: float) -> None:
-        cell.volts = min(max(idle_v + net_a * cell.ohm, 0.0), 5.0)
-        amps = net_a - BLEED_A * cell.bleeds
-        cell.soc += amps * dt_s / 3600 / self.capacity_ah
-        above_c = cell.celsius - self.settings.ambient_c - cell.warmer_c
-        cell.celsius += (amps * amps * cell.ohm / self._warmth_j_per_k - above_c / COOLING_S) * dt_s
 
     @property
     def _sensors_ma(self) -> tuple[int, int]:

@@ -1,0 +1,176 @@
+"""The scenarios of ``limits.py``: what is simulated, for how long, and why; and what they are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from dbus_smartbms.house import House, HouseSettings, Load, Mppt
+from dbus_smartbms.plant import Plant, PlantSettings
+from dbus_smartbms.settings import Settings
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A row: what is simulated, for how long, and why."""
+
+    name: str
+    reason: str
+    hours: float
+    plant: dict[str, Any] = field(default_factory=dict)
+    house: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the driver, where a user would have to configure something."""
+    prepare: Callable[[Plant, Random], None] | None = None
+    """What is wrong with the pack at the beginning."""
+    later: Callable[[Plant, float], None] | None = None
+    """What happens to it, each second."""
+    loss: float = 0.0
+    """Probability that a frame is lost."""
+    gap_s: tuple[float, float] = (0.0, 0.0)
+    """Silences: one an hour on average, from and to so long."""
+    seeds: int = 99
+    """At most so many: long scenarios take their time."""
+
+
+def ahead(percent: float) -> Callable[[Plant, Random], None]:
+    """One cell fuller than the others."""
+
+    def prepare(pack: Plant, random: Random) -> None:
+        random.choice(pack.cells).soc += percent / 100
+
+    return prepare
+
+
+def behind(percent: float) -> Callable[[Plant, Random], None]:
+    def prepare(pack: Plant, random: Random) -> None:
+        random.choice(pack.cells).soc -= percent / 100
+
+    return prepare
+
+
+def weak(share: float, ohm: float, level: float) -> Callable[[Plant, Random], None]:
+    """A cell with a share of the capacity and a multiple of the resistance, level with the rest at a SoC."""
+
+    def prepare(pack: Plant, random: Random) -> None:
+        cell = random.choice(pack.cells)
+        cell.share *= share
+        cell.ohm *= ohm
+        cell.soc = level + (cell.soc - level) / share
+
+    return prepare
+
+
+def wrong_soc(percent: float) -> Callable[[Plant, Random], None]:
+    def prepare(pack: Plant, _random: Random) -> None:
+        pack.bms.soc = percent / 100
+
+    return prepare
+
+
+def warming(by_c: float, hours: float) -> Callable[[Plant, float], None]:
+    """All cells warmer by and by."""
+
+    def later(pack: Plant, t: float) -> None:
+        pack.temperature_offset_c = by_c * min(t / 3600 / hours, 1.0)
+
+    return later
+
+
+SUNNY = {"mppts": (Mppt(6000, 100), Mppt(2500, 50)), "start_h": 7}
+CLOUDY = {"clear_s": 240, "cloudy_s": 90}
+FEED = {"grid": "ess", "feed_in": True}
+SCENARIOS = (
+    Scenario("summer day", "the usual: balanced, sun and a house; nothing may be wasted", 9,
+             {"soc_percent": 55}, {**SUNNY, "kettles_an_hour": 1}),
+    Scenario("one cell ahead", "a cell 2 % fuller reaches the top alone", 7,
+             {"soc_percent": 80}, {**SUNNY, "start_h": 9}, prepare=ahead(2)),
+    Scenario("one cell behind", "a cell 2 % emptier: all others wait for it at the top", 9,
+             {"soc_percent": 85}, {**SUNNY, "start_h": 8}, prepare=behind(2)),
+    Scenario("weak cell", "a cell with 85 % of the capacity and twice the resistance", 9,
+             {"soc_percent": 70}, {**SUNNY, "start_h": 7, "kettles_an_hour": 2}, prepare=weak(0.85, 2, 0.9)),
+    Scenario("new pack", "never balanced: 4 % between the cells, 1 A to balance with", 12,
+             {"soc_percent": 85, "spread_percent": 4}, {"grid": "charge", "multi_a": 120, "load_w": 300}),
+    Scenario("SoC too high", "the BMS believes 100 %, the cells have 60", 5,
+             {"soc_percent": 60}, {**SUNNY, "start_h": 8}, prepare=wrong_soc(100)),
+    Scenario("SoC too low", "the BMS believes 20 %, the cells have 90", 3,
+             {"soc_percent": 90}, {**SUNNY, "start_h": 9}, prepare=wrong_soc(20)),
+    Scenario("cold morning", "under 0 degC: nothing may flow in, then slowly warmer", 6,
+             {"soc_percent": 50, "ambient_c": -4}, {**SUNNY, "start_h": 8}, later=warming(14, 4),
+             settings={"tmin_charge": 0.0, "tmin_discharge": -20.0, "tmax": 55.0}),
+    Scenario("cold, feed-in", "the same where chargers obey CVL alone; BMS's flags decide", 5,
+             {"soc_percent": 50, "ambient_c": -4}, {**SUNNY, **FEED, "start_h": 8}, later=warming(14, 4)),
+    Scenario("hot pack", "51 degC where it stands, Tmax 55: 0.5 C would trip it, 0.15 C may last", 8,
+             {"soc_percent": 20, "ambient_c": 51},
+             {"mppts": (Mppt(9000, 150), Mppt(6000, 100)), "start_h": 9},
+             settings={"tmin_charge": 0.0, "tmin_discharge": -20.0, "tmax": 55.0}),
+    Scenario("clouds at the top", "sun in and out while the pack gets full", 4,
+             {"soc_percent": 93}, {**SUNNY, **CLOUDY, "start_h": 10}),
+    Scenario("1 C at the top", "a charger of 1 C on a nearly full pack", 3,
+             {"soc_percent": 94}, {"grid": "charge", "multi_a": 320, "mppts": (Mppt(0, 1),)},
+             settings={"charge_rate": 1.0}),
+    Scenario("feed-in, 16 cells", "CCL ignored, chargers at CVL + 0.4 V", 4,
+             {"soc_percent": 88}, {**FEED, "mppts": (Mppt(8000, 150), Mppt(4000, 80)), "start_h": 9}),
+    Scenario("feed-in, 4 cells", "the same at 12 V: CVL + 0.1 V, double the cable's share", 4,
+             {"soc_percent": 88, "cells": 4, "capacity_kwh": 4.0},
+             {**FEED, "mppts": (Mppt(2500, 150),), "start_h": 9, "load_w": 150, "multi_w": 3000}),
+    Scenario("feed-in, clouds", "chargers at CVL + 0.4 V in and out of the sun, a cell ahead", 4,
+             {"soc_percent": 93}, {**FEED, **CLOUDY, "mppts": (Mppt(8000, 150), Mppt(4000, 80)),
+                                   "start_h": 10}, prepare=ahead(1)),
+    Scenario("load steps near empty", "0.1 to 0.5 C switched on a nearly empty pack, ESS", 3,
+             {"soc_percent": 12}, {"grid": "ess", "start_h": 20, "sunset_h": 19, "load_w": 1500,
+                                   "kettles_an_hour": 12, "kettle_w": 6000, "kettle_s": 60}),
+    Scenario("kettle on empty", "off-grid, 2 kW on a pack with 8 %: dips are not emptiness", 3,
+             {"soc_percent": 8}, {"start_h": 2, "load_w": 250, "kettles_an_hour": 3}),
+    Scenario("winter", "little sun, off-grid, the pack low for days", 9,
+             {"soc_percent": 25}, {"start_h": 7, "sunrise_h": 8, "sunset_h": 16, "days": (0.15,),
+                                   "load_w": 500, "kettles_an_hour": 1}),
+    Scenario("long float", "full, on shore power for half a day", 10,
+             {"soc_percent": 99}, {"grid": "charge", "load_w": 300, "mppts": (Mppt(0, 1),)}),
+    Scenario("4 cells", "12 V on a boat", 5, {"soc_percent": 60, "cells": 4, "capacity_kwh": 4.0},
+             {"mppts": (Mppt(1500, 100),), "start_h": 8, "load_w": 100}),
+    Scenario("48 cells", "160 V", 3, {"soc_percent": 85, "cells": 48, "capacity_kwh": 48.0},
+             {"mppts": (Mppt(24_000, 150),), "start_h": 9, "load_w": 1500, "multi_w": 30_000}),
+    Scenario("100 cells", "330 V", 3, {"soc_percent": 88, "cells": 100, "capacity_kwh": 100.0},
+             {"mppts": (Mppt(50_000, 150),), "start_h": 9, "load_w": 3000, "multi_w": 60_000}),
+    Scenario("LTO", "2.6 to 2.8 V, a cell ahead", 8, {"soc_percent": 70, "chemistry": "LTO", "cells": 22},
+             {**SUNNY, "start_h": 8}, prepare=ahead(2)),
+    Scenario("NMC", "4.0 to 4.15 V, a cell ahead", 5, {"soc_percent": 70, "chemistry": "NMC", "cells": 14},
+             {**SUNNY, "start_h": 9}, prepare=ahead(2)),
+    Scenario("NCA", "4.0 to 4.15 V, a cell ahead", 5, {"soc_percent": 70, "chemistry": "NCA", "cells": 14},
+             {**SUNNY, "start_h": 9}, prepare=ahead(2)),
+    Scenario("normal mode", "the BMS ends the charge itself by opening its relay", 7,
+             {"soc_percent": 80, "normal_mode": True}, {**SUNNY, "start_h": 9}, settings={"mode": "normal"}),
+    Scenario("frames lost", "1 in 10 frames lost, and silences of 2 to 30 s", 4,
+             {"soc_percent": 88}, {**SUNNY, "start_h": 9}, prepare=ahead(1), loss=0.1, gap_s=(2, 30)),
+    Scenario("sensor noise", "readings 20 mV apart and 5 mV noisy", 4,
+             {"soc_percent": 85, "spread_mv": 20, "ripple_mv": 5}, {**SUNNY, "start_h": 9}),
+    Scenario("charger 0.5 % high", "its terminals stand 0.5 % over what it is told", 4,
+             {"soc_percent": 88}, {**SUNNY, "start_h": 9, "mppts": (Mppt(8000, 150, 0.0015, 0.5),)}),
+    Scenario("charger 0.5 % low", "and 0.5 % under: full all the same", 4,
+             {"soc_percent": 88}, {**SUNNY, "start_h": 9, "mppts": (Mppt(8000, 150, 0.0015, -0.5),)}),
+    Scenario("two weeks", "of weather, nights, loads", 14 * 24,
+             {"soc_percent": 40}, {**SUNNY, "start_h": 0, "clear_s": 1200, "cloudy_s": 300, "load_w": 450,
+                                   "kettles_an_hour": 0.4, "loads": (Load(18, 4, 700),),
+                                   "days": (1.0, 0.8, 0.2, 0.1, 0.1, 0.4, 1.0, 0.9, 0.15, 0.3, 0.6, 1.0, 0.05,
+                                            0.8)}, seeds=2),
+)  # fmt: skip
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def build(scenario: Scenario, seed: int, *, perfect: bool) -> tuple[Plant, House, Settings]:
+    """A pack in a house at the scenario's beginning, and the driver's settings.
+
+    The seed is of the cells and of the weather; ``perfect`` chargers obey at once.
+    """
+    house = House(
+        HouseSettings(**{"seed": seed, "perfect": perfect, **scenario.house}), scenario.plant.get("cells", 16)
+    )
+    plant = Plant(PlantSettings(**{"seed": seed, **scenario.plant}), house.flow)
+    if scenario.prepare:
+        scenario.prepare(plant, Random(seed * 7919 + 17))
+    if scenario.later:
+        scenario.later(plant, 0.0)
+    return plant, house, Settings(**scenario.settings)
