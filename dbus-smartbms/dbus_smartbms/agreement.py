@@ -30,7 +30,6 @@ class Side(NamedTuple):
     bit2: int
 
 
-_COLD = layout.TOO_COLD_TO_CHARGE | layout.TOO_COLD_TO_DISCHARGE
 SIDES = (
     Side("charging", "charge", layout.CHARGE_ALLOWED, layout.CHARGE_RELAY_CLOSED),
     Side("discharging", "load", layout.DISCHARGE_ALLOWED, layout.LOAD_RELAY_CLOSED),

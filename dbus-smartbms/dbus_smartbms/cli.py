@@ -258,6 +258,8 @@ def _tables(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from . import tables
 
     if args.explain is None:
+        if args.config or args.set:
+            parser.error("--config and --set belong to --explain: the tables alone depend on nothing")
         print(tables.markdown(args.generation, args.mode), end="")
         return 0
     from .replay import explain
@@ -270,7 +272,10 @@ def _tables(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     try:
         print(explain(args.explain, configuration), end="")
     except (ValueError, OSError) as error:
-        parser.exit(1, f"dbus-smartbms tables: {args.explain[:60]}: {error}\n")
+        parser.exit(
+            1,
+            f"dbus-smartbms tables: {args.explain if '/' in args.explain else args.explain[:60]}: {error}\n",
+        )
     return 0
 
 
