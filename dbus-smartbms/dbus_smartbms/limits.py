@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from smartbms_protocol import Frame, PackState, layout
+from smartbms_protocol import CELSIUS, Frame, PackState, layout
 
-from .mirror import Relays
+from .mirror import Relays, may_bleed
 from .ratings import balance_mv, capacity_mah, chemistry, vnom_mv
+from .sag import Lowest, follow
 from .settings import Settings
+from .voltage import Cells, Held, block, hold
 
 PERMITS = 3
 """Frames in a row that have to permit before a direction is allowed (again)."""
@@ -23,14 +25,10 @@ FIRST_STEP = 4
 """After a denial a limit begins at a quarter of what the rules allow."""
 RAMP_S = 600.0
 """A limit rises over its whole range in this time: 10 minutes at most, whatever it fell to."""
+STEP_S = 30.0
+"""It rises in steps, so that whoever reads it has a steady number."""
 HOLD_S = 15.0
 """A limit that fell stays for so long before it rises: a cloud, a kettle, a noisy cell."""
-CVL_RISE_MV_S = 1.0
-"""mV a cell and second, upwards: slower than a charger follows, so nothing is chased."""
-CVL_FALL_MV_S = 2.0
-"""mV a cell and second, downwards, while current flows in that should not."""
-CVL_HYSTERESIS_MV = 10
-"""CVL rises again when the highest cell is so far under its target: two steps of the wire."""
 NOISE_MV = 20
 """Play of the tapers: a cell has to come back by more than this before a limit follows it."""
 FLOW_MA = 1000
@@ -40,6 +38,10 @@ CHARGE_FOOT_MA = 1000
 """What one bleed resistor carries off (1 A in all manuals): charging tapers to it, then to 0."""
 DISCHARGE_FOOT_RATE = 0.02
 """C: discharging tapers to this before 0, which off-grid is a blackout."""
+WARMTH_C = 4.0
+"""degC within a configured Tmin or Tmax in which currents taper: four steps of the wire."""
+SAG_GUARD_MV = 30
+"""mV over Vmin that a sagging cell is kept: noise, and loads that start before a limit is read."""
 EMPTY_MARGIN_MV = 100
 """So near Vmin or Vlow a pack counts as nearly empty; and the taper's length where Vlow is not known."""
 FLOAT_LFP_MV = 3370
@@ -53,6 +55,9 @@ class Cap(NamedTuple):
     reason: str
 
 
+_NOT_HELD, _NOT_SEEN = Held(), Lowest()
+
+
 @dataclass(frozen=True, slots=True)
 class Direction:
     """What is remembered of charging, or of discharging."""
@@ -63,6 +68,8 @@ class Direction:
     """What the ramp lets through; None at the start, when there is nothing to ramp from."""
     fell_at: float = float("-inf")
     """When the limit last fell: a rise waits for ``HOLD_S`` from then."""
+    risen_s: float = 0.0
+    """Seconds of frames since it last rose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,8 @@ class Memory:
     at: float | None = None
     charge: Direction = Direction()
     discharge: Direction = Direction()
-    cvl_mv: float | None = None
+    held: Held = _NOT_HELD
+    lowest: Lowest = _NOT_SEEN
     highest_mv: int | None = None
     lowest_mv: int | None = None
     ccl_was_zero: bool = False
@@ -115,6 +123,18 @@ class _Now(NamedTuple):
     """The highest cell with play (``NOISE_MV``): never under what the frame says."""
     lowest_mv: int
     """The lowest cell with play: never over what the frame says."""
+    interval_s: float
+    lowest: Lowest
+    coldest_c: float
+    hottest_c: float | None
+    """None where it may be that of a bleeding board: then the BMS's light decides."""
+    low_mv: int
+    """Where discharging begins to taper: Vlow, or so far over Vmin where that is not known."""
+
+    @property
+    def rest_mv(self) -> float:
+        """The lowest cell, with play, without its sag."""
+        return self.lowest.rest_mv(self.lowest_mv, self.frame.current_ma)
 
     def rate_ma(self, rate: float) -> int:
         return int(self.capacity_mah * rate)
@@ -172,15 +192,55 @@ def _charge_taper(now: _Now) -> Cap:
 
 
 def _discharge_taper(now: _Now) -> Cap:
-    """Straight from the cap at Vlow to the foot at Vmin, by the lowest cell."""
-    vmin, vlow = now.frame.vmin_mv, now.vlow_mv
-    start = vlow if vlow and vlow > vmin else vmin + EMPTY_MARGIN_MV
-    share = (now.lowest_mv - vmin) / (start - vmin)
-    reason = (
-        f"cell {now.frame.lowest_cell} at {now.frame.lowest_mv / 1000:.3f} V: "
-        f"discharging tapers from {start / 1000:.2f} V"
-    )
+    """Straight from the cap at Vlow to the foot at Vmin, by the lowest cell at rest."""
+    vmin, start = now.frame.vmin_mv, now.low_mv
+    share = (now.rest_mv - vmin) / (start - vmin)
+    reason = f"{_lowest_cell(now)}: discharging tapers from {start / 1000:.2f} V"
     return _taper(_discharge_cap(now).amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), reason)
+
+
+def _sag(now: _Now) -> Cap:
+    """What the lowest cell can give before it sags to Vmin; the foot all the same."""
+    cap = _discharge_cap(now).amount
+    room_mv = max(0.0, now.rest_mv - now.frame.vmin_mv - SAG_GUARD_MV)
+    amount = min(cap, int(room_mv * 1000 / now.lowest.mv_a)) if now.lowest.mv_a else cap
+    foot = min(now.rate_ma(DISCHARGE_FOOT_RATE), cap)
+    return Cap(max(amount, foot), f"{_lowest_cell(now)}: more would let it sag to Vmin")
+
+
+def _empty(now: _Now) -> Cap:
+    """Nothing more, before the BMS has to open its relay."""
+    if now.lowest.empty_since is None:
+        return _discharge_cap(now)
+    return Cap(0, f"empty: {_lowest_cell(now)}, Vmin {now.frame.vmin_mv / 1000:.2f} V")
+
+
+def _lowest_cell(now: _Now) -> str:
+    return f"cell {now.frame.lowest_cell} at {now.frame.lowest_mv / 1000:.3f} V"
+
+
+def _charge_warmth(now: _Now) -> Cap:
+    """Straight to the foot within ``WARMTH_C`` of a configured Tmin charge or Tmax."""
+    cap = _charge_cap(now).amount
+    share, why = _warmth(now, now.settings.tmin_charge)
+    return _taper(cap, share, CHARGE_FOOT_MA, f"{why}: charging tapers")
+
+
+def _discharge_warmth(now: _Now) -> Cap:
+    """The same of Tmin discharge."""
+    cap = _discharge_cap(now).amount
+    share, why = _warmth(now, now.settings.tmin_discharge)
+    return _taper(cap, share, now.rate_ma(DISCHARGE_FOOT_RATE), f"{why}: discharging tapers")
+
+
+def _warmth(now: _Now, tmin: float | None) -> tuple[float, str]:
+    """How much of the whole the temperatures let through, and which of them."""
+    tmax, frame = now.settings.tmax, now.frame
+    cold = 1.0 if tmin is None else (now.coldest_c - tmin) / WARMTH_C
+    heat = 1.0 if tmax is None or now.hottest_c is None else (tmax - now.hottest_c) / WARMTH_C
+    if cold < heat:
+        return cold, f"cell {frame.coldest_cell} at {now.coldest_c:.0f} degC"
+    return heat, "" if now.hottest_c is None else f"cell {frame.hottest_cell} at {now.hottest_c:.0f} degC"
 
 
 def _taper(cap_ma: int, share: float, foot_ma: int, reason: str) -> Cap:
@@ -193,8 +253,8 @@ def _lowest(caps: Iterable[Cap]) -> Cap:
 
 
 Rule = Callable[[_Now], Cap]
-CHARGE_RULES: tuple[Rule, ...] = (_charge_cap, _charge_taper)
-DISCHARGE_RULES: tuple[Rule, ...] = (_discharge_cap, _discharge_taper)
+CHARGE_RULES: tuple[Rule, ...] = (_charge_cap, _charge_taper, _charge_warmth)
+DISCHARGE_RULES: tuple[Rule, ...] = (_discharge_cap, _discharge_taper, _discharge_warmth, _sag, _empty)
 
 
 def step(
@@ -211,18 +271,7 @@ def step(
     # A ramp stands still in silence: only the time between neighbouring frames counts.
     longest = 1.5 * pack.interval_s
     dt_s = min(max(now - memory.at, 0.0), longest) if fresh and memory.at is not None else 0.0
-    highest_before = frame.highest_mv if memory.highest_mv is None else memory.highest_mv
-    lowest_before = frame.lowest_mv if memory.lowest_mv is None else memory.lowest_mv
-    view = _Now(
-        settings=settings,
-        frame=frame,
-        balance_mv=balance_mv(settings, frame),
-        vlow_mv=pack.pair("vlow_mv"),
-        floor_mv=_floor_mv(settings, pack, frame),
-        capacity_mah=capacity_mah(settings, pack),
-        highest_mv=max(frame.highest_mv, min(highest_before, frame.highest_mv + NOISE_MV)),
-        lowest_mv=min(frame.lowest_mv, max(lowest_before, frame.lowest_mv - NOISE_MV)),
-    )
+    view, lowest = _look(settings, memory, pack, frame, fresh=fresh, now=now)
     lost, spent = _silence(view, pack.age(now))
     if (
         memory.limits is not None
@@ -245,7 +294,16 @@ def step(
         _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", relays.load.forbids, spent),
         fresh, now, dt_s,
     )  # fmt: skip
-    cvl, cvl_mv = _voltage(memory, view, charge, ccl, dt_s, lost, float_mv(settings, pack, frame))
+    cvl, held = _voltage(
+        memory,
+        view,
+        ccl,
+        fresh,
+        now,
+        lost,
+        float_mv(settings, pack, frame),
+        starting=charge.ceiling_ma is None,
+    )
     limits = Limits(
         cvl.amount, ccl.amount, dcl.amount, cvl.reason, ccl.reason, dcl.reason,
         charge.permits == PERMITS, discharge.permits == PERMITS, _state(view, memory, lost), lost, spent,
@@ -256,7 +314,8 @@ def step(
         at=pack.at,
         charge=charge,
         discharge=discharge,
-        cvl_mv=cvl_mv,
+        held=held,
+        lowest=lowest,
         highest_mv=view.highest_mv,
         lowest_mv=view.lowest_mv,
         ccl_was_zero=ccl.amount == 0,
@@ -265,6 +324,39 @@ def step(
         limits=limits,
     )
     return memory, limits
+
+
+def _look(
+    settings: Settings, memory: Memory, pack: PackState, frame: Frame, *, fresh: bool, now: float
+) -> tuple[_Now, Lowest]:
+    """What the rules look at, and what is remembered of the lowest cell."""
+    highest_before = frame.highest_mv if memory.highest_mv is None else memory.highest_mv
+    lowest_before = frame.lowest_mv if memory.lowest_mv is None else memory.lowest_mv
+    capacity = capacity_mah(settings, pack)
+    vlow = pack.pair("vlow_mv")
+    low_mv = vlow if vlow and vlow > frame.vmin_mv else frame.vmin_mv + EMPTY_MARGIN_MV
+    lowest = memory.lowest
+    if fresh:
+        flow_ma = max(FLOW_MA, int(capacity * FLOW_RATE))
+        lowest = follow(lowest, frame, capacity, low_mv, flow_ma, now)
+    celsius = CELSIUS[settings.temperature]
+    judged = not may_bleed(frame.hottest_cell, frame, frame.vbalance_mv)
+    view = _Now(
+        settings=settings,
+        frame=frame,
+        balance_mv=balance_mv(settings, frame),
+        vlow_mv=vlow,
+        floor_mv=_floor_mv(settings, pack, frame),
+        capacity_mah=capacity,
+        highest_mv=max(frame.highest_mv, min(highest_before, frame.highest_mv + NOISE_MV)),
+        lowest_mv=min(frame.lowest_mv, max(lowest_before, frame.lowest_mv - NOISE_MV)),
+        interval_s=pack.interval_s,
+        lowest=lowest,
+        coldest_c=celsius(frame.coldest_raw),
+        hottest_c=celsius(frame.hottest_raw) if judged else None,
+        low_mv=low_mv,
+    )
+    return view, lowest
 
 
 def _silence(view: _Now, age_s: float) -> tuple[bool, bool]:
@@ -296,81 +388,63 @@ def _direct(
     if permits < PERMITS:
         text = f"waits for {PERMITS} frames in a row that permit it ({permits} so far)"
         return replace(memory, permits=permits), Cap(0, text)
-    ceiling, fell_at = memory.ceiling_ma, memory.fell_at
+    ceiling, fell_at, risen_s = memory.ceiling_ma, memory.fell_at, memory.risen_s + dt_s
     if ceiling is None:
         ceiling = rule.amount
     elif memory.permits < PERMITS:
         # Not over what it was before: a denial opens no short cut past the ramp.
         ceiling, fell_at = min(rule.amount // FIRST_STEP, ceiling), now - HOLD_S
     elif rule.amount <= ceiling:  # noise that comes back to the same low starts the hold again
-        ceiling, fell_at = rule.amount, now
-    elif dt_s > 0 and now - fell_at >= HOLD_S:
-        ceiling = min(rule.amount, ceiling + int(full_ma * dt_s / RAMP_S) + 1)
+        ceiling, fell_at, risen_s = rule.amount, now, 0.0
+    elif now - fell_at >= HOLD_S and risen_s >= STEP_S:
+        ceiling, risen_s = min(rule.amount, ceiling + int(full_ma * risen_s / RAMP_S) + 1), 0.0
     limit = (
         rule if rule.amount <= ceiling else Cap(ceiling, f"rises slowly again to {rule.amount / 1000:.0f} A")
     )
-    return Direction(permits, ceiling, fell_at), limit
+    return Direction(permits, ceiling, fell_at, risen_s), limit
 
 
 def _voltage(
-    memory: Memory, view: _Now, charge: Direction, ccl: Cap, dt_s: float, lost: bool, float_voltage_mv: int
-) -> tuple[Cap, float | None]:
-    """CVL, and what is remembered of it (None while nothing was ever permitted)."""
+    memory: Memory,
+    view: _Now,
+    ccl: Cap,
+    fresh: bool,
+    now: float,
+    lost: bool,
+    float_voltage_mv: int,
+    *,
+    starting: bool,
+) -> tuple[Cap, Held]:
+    """CVL, and what is remembered of it: nothing while ``starting``, for there is nothing to rise from."""
     frame, cells = view.frame, view.frame.cells
     target = min(view.balance_mv + round(view.settings.charge_margin_mv), frame.vmax_mv)
     base = Cap(cells * target, f"{cells} cells x {target / 1000:.2f} V")
     floor_mv = min(view.floor_mv, base.amount)
-    # A frame can bring other settings: what is remembered has to fit between them.
-    cvl = float(base.amount) if memory.cvl_mv is None else max(min(memory.cvl_mv, base.amount), floor_mv)
+    flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
+    look = Cells(
+        cells, frame.voltage_mv, frame.highest_mv, target, base.amount, floor_mv,
+        view.interval_s, frame.current_ma, flow_ma,
+    )  # fmt: skip
+    held, cvl = memory.held.within(look)
     reason = base.reason
-    over = frame.highest_mv - target
-    # Tied to the present voltage, so there is nothing to wind up; a quarter of the cells is between
-    # "only this cell moves" and "all do".
-    drawn = max(frame.voltage_mv - over * max(1, cells // 4), floor_mv) if over > 0 else base.amount
     if lost:
-        cvl = min(cvl, max(min(float_voltage_mv, frame.voltage_mv), floor_mv))
+        cvl = min(cvl, float(max(min(float_voltage_mv, frame.voltage_mv), floor_mv)))
+        held = held._replace(cvl_mv=cvl)
         reason = "no frames from the BMS: held at the last voltage or float"
     elif ccl.amount == 0:
-        begins = not memory.ccl_was_zero or memory.cvl_mv is None
-        cvl = _without_charging(view, cvl, (floor_mv, drawn, base.amount), dt_s, begins=begins)
+        begins = not memory.ccl_was_zero or memory.held.cvl_mv is None
+        if fresh or begins:
+            held, cvl = block(held, now, look, begins=begins)
         reason = "no charging: held at the pack's voltage"
-    elif over > 0:
-        cvl = min(cvl, drawn)
-    elif over <= -CVL_HYSTERESIS_MV and cvl < base.amount:
-        cvl = min(cvl + cells * CVL_RISE_MV_S * dt_s, base.amount)
+    elif fresh:
+        held, cvl = hold(held, now, look)
     if not lost and ccl.amount and cvl < base.amount:
         reason = (
             f"cell {frame.highest_cell} at {frame.highest_mv / 1000:.3f} V: held under {target / 1000:.2f} V"
         )
-        if over < -CVL_HYSTERESIS_MV:
+        if frame.highest_mv < target - NOISE_MV:
             reason = f"rises slowly again to {base.reason}"
-    starting = charge.ceiling_ma is None  # nothing was permitted or denied yet: nothing to rise from
-    return Cap(int(cvl), reason), None if starting else cvl
-
-
-def _without_charging(
-    view: _Now, cvl: float, bounds: tuple[int, int, int], dt_s: float, *, begins: bool
-) -> float:
-    """CVL while CCL is 0, for chargers that look at nothing else.
-
-    At the present voltage when it ``begins``, down while current flows in, slowly up while it flows out;
-    and down to what the highest cell needs, unless the pack is being discharged.  ``bounds`` are
-    the floor, what the highest cell asks for, and the top.
-    """
-    frame, cells = view.frame, view.frame.cells
-    floor_mv, drawn_mv, top_mv = bounds
-    present = max(frame.voltage_mv, floor_mv)
-    flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
-    current = frame.current_ma or 0
-    # Without a sensor a pack above CVL is one that is being charged.
-    flows_in = current > flow_ma if frame.current_ma is not None else frame.voltage_mv > cvl
-    if begins:
-        cvl = min(cvl, present)
-    elif flows_in:
-        cvl = max(min(cvl, present) - cells * CVL_FALL_MV_S * dt_s, floor_mv)
-    elif current < -flow_ma:
-        return min(cvl + cells * CVL_RISE_MV_S / 2 * dt_s, top_mv)
-    return min(cvl, drawn_mv) if current >= -flow_ma else cvl
+    return Cap(int(cvl), reason), held._replace(cvl_mv=None) if starting else held
 
 
 def _state(view: _Now, memory: Memory, lost: bool) -> str:

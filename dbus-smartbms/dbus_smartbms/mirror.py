@@ -325,7 +325,7 @@ def look(settings: Settings, pack: PackState, now: float, frame: Frame | None = 
         highest_cell=highest_cell,
         coldest_c=celsius(min(frame.coldest_raw, frame.hottest_raw)),
         hottest_c=celsius(max(frame.coldest_raw, frame.hottest_raw)),
-        hottest_doubtful=_may_bleed(frame.hottest_cell, frame, confirmed.vbalance_mv),
+        hottest_doubtful=may_bleed(frame.hottest_cell, frame, confirmed.vbalance_mv),
         vmin_mv=confirmed.vmin_mv,
         vmax_mv=confirmed.vmax_mv,
         vbalance_mv=balance,
@@ -337,7 +337,7 @@ def look(settings: Settings, pack: PackState, now: float, frame: Frame | None = 
     )
 
 
-def _may_bleed(cell: int, frame: Frame, vbalance_mv: int) -> bool:
+def may_bleed(cell: int, frame: Frame, vbalance_mv: int) -> bool:
     """Whether a cell is over Vbalance as far as this frame tells: older readings of it are past."""
     named = {
         frame.cell: frame.cell_mv,

@@ -15,7 +15,7 @@ from dbus_smartbms.simulated_bms import DAY_S
 from smartbms_protocol.layout import CHARGE_ALLOWED, DISCHARGE_ALLOWED, NO_COMMUNICATION
 
 ODD_FRAMES = 20
-"""Of a day's 86,400, where mirror and BMS may differ: at a restart the BMS knows its SoC finer."""
+"""Of a day's 43,200, where mirror and BMS may differ: at a restart the BMS knows its SoC finer."""
 
 
 def configured(generation: str, mode: str) -> Settings:
@@ -34,23 +34,23 @@ def configured(generation: str, mode: str) -> Settings:
 
 
 def day(generation: str, mode: str, seconds: int = DAY_S) -> Iterator[tuple[float, Plant]]:
-    """A small pack that is full by noon and empty by night, of which each second is given.
+    """A small pack that is full by noon and empty by night, of which every other second is given.
 
     At two it freezes, at three it is hot, at four the BMS hears no cells for a while, at 16 h a cell is over
     Vmax for a while: nobody keeps to limits.
     """
     settings = PlantSettings(
-        cells=4, capacity_kwh=2.0, soc_percent=40, generation=generation, normal_mode=mode == "normal"
+        cells=2, capacity_kwh=1.0, soc_percent=40, generation=generation, normal_mode=mode == "normal"
     )
     plant = Plant(replace(settings, obeys=False))
-    for second in range(seconds):
+    for second in range(0, seconds, 2):  # every other frame is lost, and the tests take half as long
         hour = second / 3600
-        plant.sun_w = max(0.0, 700 * math.sin((hour - 6) / 12 * math.pi))
-        plant.load_w = 500.0 if second // 1800 % 4 == 0 else 100.0
+        plant.sun_w = max(0.0, 350 * math.sin((hour - 6) / 12 * math.pi))
+        plant.load_w = 250.0 if second // 1800 % 4 == 0 else 50.0
         plant.temperature_offset_c = {2: -30.0, 3: 45.0}.get(int(hour), 0.0)
         plant.bms.communication = not 4 <= hour < 4.1
         plant.offset_cell(1, 500 if 16 <= hour < 16.1 else 0)
-        plant.step(1.0)
+        plant.step(2.0)
         yield float(second), plant
 
 

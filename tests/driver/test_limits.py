@@ -157,7 +157,8 @@ def test_what_the_clock_says_at_the_start_changes_nothing(begin: float) -> None:
     pack.turn = 2
     # Vnom 3.2 V makes the same Wh more Ah: 312.5, and 0.5 C of that is 156.25 A
     assert pack.send(3).ccl_ma == FULL_CCL
-    assert pack.send(value=128).ccl_ma == FULL_CCL + 260 + 1
+    assert pack.send(28, value=128).ccl_ma == FULL_CCL
+    assert pack.send(2, value=128).ccl_ma == FULL_CCL + 156_250 // 20 - 3_077
 
 
 # Denial
@@ -233,8 +234,8 @@ def test_status_byte_2_names_the_direction_that_is_too_cold(status2: int, ccl: i
 
 
 def test_charging_goes_on_just_under_vmax_and_discharging_just_over_vmin() -> None:
-    result = rules(highest_mv=3695, lowest_mv=2905)
-    assert (result.ccl_ma, result.dcl_ma) == (2_525, 15_151)  # 1/60 of 151.515 A, 1/20 of 303.030 A
+    result = rules(highest_mv=3695, lowest_mv=2915)
+    assert (result.ccl_ma, result.dcl_ma) == (2_525, 6_060)  # 1/60 of 151.515 A; 0.02 C
 
 
 def test_permission_takes_three_frames_in_a_row_and_begins_with_a_quarter() -> None:
@@ -268,17 +269,22 @@ def test_a_bms_that_flickers_between_yes_and_no_never_gets_more_than_0() -> None
             assert pack.currents == (0, 0)
 
 
-def test_the_ramp_rises_with_every_frame_and_is_done_within_ten_minutes() -> None:
+@pytest.mark.parametrize(("after", "frames"), [(1.0, 30), (0.5, 60)])
+def test_the_ramp_rises_in_steps_and_is_done_within_ten_minutes(after: float, frames: int) -> None:
+    """Every 30 s by what 10 minutes make of the whole: 5 %."""
     pack = Pack()
-    pack.send(3)
-    pack.send(status=0)
-    pack.send(3)
-    assert pack.send().ccl_ma == 37_878 + 252 + 1  # 151.515 A / 600 s
-    seen = [pack.limits.ccl_ma]
+    pack.send(6, after=after)
+    pack.send(status=0, after=after)
+    pack.send(3, after=after)
+    seen, steady = [pack.limits.ccl_ma], 0
     while seen[-1] < FULL_CCL:
-        seen.append(pack.send().ccl_ma)
-        assert seen[-2] < seen[-1] <= seen[-2] + 253
-    assert 440 <= len(seen) <= 600
+        now = pack.send(after=after).ccl_ma
+        steady += 1
+        if now != seen[-1]:
+            assert steady in (frames, frames - 1)
+            assert seen[-1] < now <= seen[-1] + 7_575 + 127
+            seen, steady = [*seen, now], 0
+    assert len(seen) == 16
     assert pack.limits.ccl_reason == "0.5 C of 303 Ah"
 
 
@@ -286,9 +292,10 @@ def test_a_ramp_stands_still_in_silence_and_does_not_catch_up() -> None:
     pack = Pack()
     pack.send(3)
     pack.send(status=0)
-    before = pack.send(3).ccl_ma
+    before = pack.send(27).ccl_ma
     assert pack.silent(8).ccl_ma == before
-    assert pack.send().ccl_ma == before + 378 + 1, "1.5 intervals count, not 9 s"
+    assert pack.send(3).ccl_ma == before, "1.5 intervals count, not 9 s"
+    assert pack.send(2).ccl_ma > before
 
 
 def test_two_frames_read_at_once_are_no_time_to_rise_in() -> None:
@@ -306,15 +313,6 @@ def test_a_clock_that_goes_back_raises_nothing() -> None:
     before = pack.send(3)
     after = pack.send(after=-100)
     assert (after.ccl_ma, after.dcl_ma, after.lost) == (before.ccl_ma, before.dcl_ma, False)
-
-
-def test_a_fast_board_ramps_over_the_same_ten_minutes() -> None:
-    pack = Pack()
-    pack.send(6, after=0.5)
-    pack.send(status=0, after=0.5)
-    before = pack.send(3, after=0.5).ccl_ma
-    assert pack.send(after=0.5).ccl_ma == before + 126 + 1
-    assert pack.send(after=4.0).ccl_ma == before + 127 + 189 + 1, "1.5 intervals are 0.75 s here"
 
 
 # A frame that is held back
@@ -525,7 +523,7 @@ def test_charging_never_tapers_under_what_a_bleed_resistor_takes(
 
 @pytest.mark.parametrize(
     ("lowest_mv", "dcl"),
-    [(3005, 100_000), (3000, 100_000), (2995, 95_000), (2950, 50_000), (2905, 6_060), (2900, 0), (2895, 0)],
+    [(3005, 100_000), (3000, 100_000), (2995, 95_000), (2950, 50_000), (2915, 6_060), (2900, 0), (2895, 0)],
 )
 @pytest.mark.parametrize("turn", [0, 2], ids=["Vlow not known", "Vlow 3.0 V"])
 def test_discharging_tapers_to_a_foot_at_vmin(turn: int, lowest_mv: int, dcl: int) -> None:
@@ -545,7 +543,7 @@ def with_vlow(vlow_mv: int, **changes: Any) -> Limits:
     ("vlow_mv", "lowest_mv", "dcl"),
     [
         (3100, 3105, 100_000), (3100, 3100, 100_000), (3100, 3050, 75_000), (3100, 3000, 50_000),
-        (2905, 2905, 100_000),
+        (2920, 2940, 30_302), (2920, 3050, 100_000),
         (2900, 2950, 50_000), (2000, 2950, 50_000), (0, 2950, 50_000),
     ],
 )  # fmt: skip
@@ -565,7 +563,8 @@ def test_a_limit_that_fell_waits_before_it_rises_and_then_rises_slowly() -> None
     assert pack.send(highest_mv=3550).ccl_ma == 50_000
     assert pack.send(14).ccl_ma == 50_000
     assert pack.limits.ccl_reason == "rises slowly again to 100 A"
-    assert pack.send().ccl_ma == 50_000 + 166 + 1
+    assert pack.send(15).ccl_ma == 50_000
+    assert pack.send().ccl_ma == 50_000 + 5_000 + 1
 
 
 def test_noise_in_the_taper_keeps_to_its_lowest_and_moves_nothing() -> None:
@@ -575,15 +574,96 @@ def test_noise_in_the_taper_keeps_to_its_lowest_and_moves_nothing() -> None:
     assert low == 43_333
     for second in range(120):
         assert pack.send(highest_mv=3530 if second % 10 else 3570).ccl_ma == low
-    pack.send(5, highest_mv=3530)
+    pack.send(20, highest_mv=3530)
     assert pack.limits.ccl_ma == low
-    assert pack.send(highest_mv=3530).ccl_ma == low + 166 + 1
+    assert pack.send(highest_mv=3530).ccl_ma == low + 5_000 + 1
 
 
 def test_a_limit_at_rest_stays_when_the_rule_stays() -> None:
     pack = Pack()
     pack.send(3)
     assert pack.send(30).ccl_ma == FULL_CCL
+
+
+CAPS: dict[str, Any] = {"max_charge_current": 100.0, "max_discharge_current": 100.0}
+WARMTH = [
+    # configured, coldest, hottest in degC, CCL, DCL
+    ({}, -30, 80, 100_000, 100_000),
+    ({"tmin_charge": 5.0}, 9, 20, 100_000, 100_000),
+    ({"tmin_charge": 5.0}, 8, 20, 75_000, 100_000),
+    ({"tmin_charge": 5.0}, 6, 20, 25_000, 100_000),
+    ({"tmin_charge": 5.0}, 5, 20, 1_000, 100_000),
+    ({"tmin_charge": 5.0}, 4, 20, 0, 100_000),
+    ({"tmin_discharge": -10.0}, -6, 20, 100_000, 100_000),
+    ({"tmin_discharge": -10.0}, -8, 20, 100_000, 50_000),
+    ({"tmin_discharge": -10.0}, -10, 20, 100_000, 6_060),
+    ({"tmin_discharge": -10.0}, -11, 20, 100_000, 0),
+    ({"tmax": 45.0}, 20, 41, 100_000, 100_000),
+    ({"tmax": 45.0}, 20, 42, 75_000, 75_000),
+    ({"tmax": 45.0}, 20, 45, 1_000, 6_060),
+    ({"tmax": 45.0}, 20, 46, 0, 0),
+    ({"tmin_charge": 5.0, "tmax": 45.0}, 7, 44, 25_000, 25_000),
+    ({"tmin_charge": 5.0, "tmax": 45.0}, 6, 43, 25_000, 50_000),
+]
+
+
+@pytest.mark.parametrize(("configured", "coldest", "hottest", "ccl", "dcl"), WARMTH)
+def test_currents_taper_towards_configured_temperatures(
+    configured: dict[str, Any], coldest: int, hottest: int, ccl: int, dcl: int
+) -> None:
+    result = rules(CAPS | configured, coldest_raw=276 + coldest, hottest_raw=276 + hottest)
+    assert (result.ccl_ma, result.dcl_ma) == (ccl, dcl)
+
+
+def test_the_taper_by_temperature_names_its_cell() -> None:
+    cold = rules(CAPS | {"tmin_charge": 5.0}, coldest_raw=276 + 6)
+    assert cold.ccl_reason == "cell 1 at 6 degC: charging tapers"
+    hot = rules(CAPS | {"tmax": 45.0}, hottest_raw=276 + 43)
+    assert hot.dcl_reason == "cell 16 at 43 degC: discharging tapers"
+    assert hot.ccl_reason == "cell 16 at 43 degC: charging tapers"
+
+
+def test_the_temperatures_taper_as_they_are_converted() -> None:
+    """Raw 322: 46 degC by the document, 44 by the vendor's programs."""
+    assert rules(CAPS | {"tmax": 47.0}, hottest_raw=322).ccl_ma == 25_000
+    assert rules(CAPS | {"tmax": 47.0, "temperature": "vendor"}, hottest_raw=322).ccl_ma > 70_000
+
+
+def test_the_board_of_a_cell_that_may_bleed_tapers_nothing() -> None:
+    hot = {"hottest_raw": 276 + 43, "highest_mv": 3405, "hottest_cell": 3}
+    assert rules(CAPS | {"tmax": 45.0}, **hot).dcl_ma == 100_000
+    assert rules(CAPS | {"tmax": 45.0}, **(hot | {"highest_mv": 3395})).dcl_ma == 50_000
+
+
+# Sag
+
+
+def test_a_load_that_makes_a_cell_dip_does_not_make_the_pack_empty() -> None:
+    """2.95 V under 60 A of 303 Ah are 2.97 V at rest: the taper goes by that."""
+    pack = Pack(max_discharge_current=100.0)
+    pack.send(3, lowest_mv=2_990)
+    rest = pack.send(lowest_mv=2_950).dcl_ma
+    loaded = Pack(max_discharge_current=100.0)
+    loaded.send(3, lowest_mv=2_990, current_ma=-60_000)
+    assert loaded.send(lowest_mv=2_950, current_ma=-60_000).dcl_ma == rest + 19_800
+
+
+def test_no_more_is_let_through_than_makes_the_lowest_cell_sag_to_vmin() -> None:
+    """At 2.95 V and 0 A: 20 mV over the guard, 0.33 mV sag for each A."""
+    result = rules(lowest_mv=2_950)
+    assert result.dcl_ma == 60_605
+    assert result.dcl_reason == "cell 7 at 2.950 V: more would let it sag to Vmin"
+
+
+def test_an_empty_pack_is_stopped_before_the_bms_has_to() -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(2, lowest_mv=2_905).dcl_ma > 0
+    result = pack.send(lowest_mv=2_905)
+    assert (result.dcl_ma, result.dcl_reason) == (0, "empty: cell 7 at 2.905 V, Vmin 2.90 V")
+    assert result.allow_discharge, "the BMS and the mirror do"
+    assert pack.send(120, lowest_mv=3_010).dcl_ma == 0
+    assert 0 < pack.send(31, lowest_mv=3_010).dcl_ma < 50_000, "and comes back slowly"
 
 
 # CVL
@@ -606,63 +686,15 @@ def test_where_balancing_is_off_vbalance_is_vmax_less_the_margin(vmax_mv: int, t
         assert rules({"max_charge_current": 100.0}, vbalance_mv=0, highest_mv=3685).ccl_ma == 50_000
 
 
-@pytest.mark.parametrize(
-    ("highest_mv", "cvl"),
-    [(3425, 54_880), (3430, 54_880), (3435, 54_860), (3480, 54_680), (3690, 53_840)],
-)
-def test_cvl_is_drawn_down_by_the_highest_cell(highest_mv: int, cvl: int) -> None:
-    result = rules(highest_mv=highest_mv, voltage_mv=54_880)
-    assert result.cvl_mv == cvl  # 4 mV (a quarter of the cells) for each mV over 3.43 V
-    if cvl < 54_880:
-        assert result.cvl_reason == f"cell 3 at {highest_mv / 1000:.3f} V: held under 3.43 V"
-
-
 def test_a_highest_cell_just_at_its_target_draws_nothing_down() -> None:
     assert rules(highest_mv=3430, voltage_mv=53_500).cvl_mv == 54_880
 
 
-@pytest.mark.parametrize(("cells", "cvl"), [(2, 6_860 - 50), (7, 7 * 3_430 - 50), (8, 8 * 3_430 - 100)])
-def test_a_small_pack_is_drawn_down_by_one_cell_at_least(cells: int, cvl: int) -> None:
-    named: dict[str, Any] = {"lowest_cell": 1, "highest_cell": 2, "hottest_cell": 1}
-    result = rules(cells=cells, voltage_mv=cells * 3_430, highest_mv=3_480, **named)
-    assert result.cvl_mv == cvl
-
-
-def test_cvl_is_drawn_down_from_the_present_voltage_without_winding_up() -> None:
-    pack = knowing_pairs()
-    for _ in range(60):
-        assert pack.send(highest_mv=3480, voltage_mv=54_000).cvl_mv == 54_000 - 200
-
-
 def test_cvl_never_goes_under_cells_times_vnom() -> None:
     pack = knowing_pairs()
-    assert pack.send(highest_mv=3695, voltage_mv=53_000).cvl_mv == 16 * 3_300
+    assert pack.send(20, highest_mv=3695, voltage_mv=53_000, current_ma=50_000).cvl_mv == 16 * 3_300
     assert pack.send(60, highest_mv=3695, voltage_mv=50_000, current_ma=50_000).cvl_mv == 16 * 3_300
     assert pack.send(highest_mv=3705, voltage_mv=50_000).cvl_mv == 16 * 3_300
-
-
-def test_cvl_rises_slowly_when_the_highest_cell_is_two_steps_under_its_target() -> None:
-    pack = Pack()
-    pack.send(3, voltage_mv=54_880)
-    assert pack.send(highest_mv=3480, voltage_mv=54_880).cvl_mv == 54_680
-    assert pack.send(highest_mv=3430, voltage_mv=54_680).cvl_mv == 54_680
-    result = pack.send(highest_mv=3425, voltage_mv=54_680)
-    assert (result.cvl_mv, result.cvl_reason) == (54_680, "cell 3 at 3.425 V: held under 3.43 V")
-    result = pack.send(highest_mv=3420, voltage_mv=54_680)
-    assert (result.cvl_mv, result.cvl_reason) == (54_696, "cell 3 at 3.420 V: held under 3.43 V")
-    result = pack.send(highest_mv=3415, voltage_mv=54_680)
-    assert (result.cvl_mv, result.cvl_reason) == (54_712, "rises slowly again to 16 cells x 3.43 V")
-    result = pack.send(11, highest_mv=3415)
-    assert (result.cvl_mv, result.cvl_reason) == (54_880, "16 cells x 3.43 V")
-
-
-def test_cvl_does_not_rise_in_silence_nor_catch_up() -> None:
-    pack = Pack()
-    pack.send(3)
-    pack.send(highest_mv=3480, voltage_mv=54_000)
-    before = pack.send(highest_mv=3330).cvl_mv
-    assert pack.silent(8).cvl_mv == before
-    assert pack.send(highest_mv=3330).cvl_mv == before + 24, "1.5 s at 16 mV/s"
 
 
 def test_whatever_makes_ccl_0_holds_cvl_at_the_present_voltage() -> None:
@@ -685,69 +717,6 @@ def test_a_pack_over_cvl_does_not_lift_it_when_charging_is_denied() -> None:
     assert pack.send(status=DISCHARGE_ALLOWED, voltage_mv=56_000).cvl_mv == 54_880
 
 
-@pytest.mark.parametrize(
-    ("current_ma", "cvl"),
-    [
-        (3_000, 53_120), (3_125, 53_120 - 32), (60_000, 53_120 - 32),
-        (-3_000, 53_120), (-3_125, 53_120 + 8), (None, 53_120), (0, 53_120),
-    ],
-)  # fmt: skip
-def test_while_charging_is_denied_cvl_follows_the_current(current_ma: int | None, cvl: int) -> None:
-    pack = Pack()
-    pack.send(3)
-    pack.send(status=DISCHARGE_ALLOWED)
-    assert pack.send(status=DISCHARGE_ALLOWED, current_ma=current_ma).cvl_mv == cvl
-
-
-@pytest.mark.parametrize(
-    ("current_ma", "cvl"), [(1_000, 53_120), (1_125, 53_088), (-1_000, 53_120), (-1_125, 53_128)]
-)
-def test_in_a_small_pack_one_ampere_is_a_current(current_ma: int, cvl: int) -> None:
-    pack = Pack()
-    pack.send(3, capacity_wh=1_600)
-    pack.send(status=DISCHARGE_ALLOWED, capacity_wh=1_600)
-    assert pack.send(status=DISCHARGE_ALLOWED, capacity_wh=1_600, current_ma=current_ma).cvl_mv == cvl
-
-
-@pytest.mark.parametrize(
-    ("after", "current_ma", "cvl"),
-    [(0.5, 20_000, -16), (0.5, -20_000, 4), (1.25, 20_000, -40), (5.0, 20_000, -48), (5.0, -20_000, 12)],
-)
-def test_while_charging_is_denied_cvl_moves_with_the_time_between_frames(
-    after: float, current_ma: int, cvl: int
-) -> None:
-    pack = Pack()
-    pack.send(3)
-    pack.send(status=DISCHARGE_ALLOWED)
-    result = pack.send(after=after, status=DISCHARGE_ALLOWED, current_ma=current_ma)
-    assert result.cvl_mv == 53_120 + cvl
-
-
-def test_while_current_flows_in_that_should_not_cvl_goes_down_from_the_present_voltage() -> None:
-    pack = Pack()
-    pack.send(3)
-    pack.send(status=DISCHARGE_ALLOWED, voltage_mv=54_000)
-    result = pack.send(status=DISCHARGE_ALLOWED, voltage_mv=53_500, current_ma=20_000)
-    assert result.cvl_mv == 53_500 - 32
-
-
-def test_cvl_rises_under_a_discharge_no_further_than_its_base() -> None:
-    pack = Pack()
-    pack.send(3)
-    pack.send(status=DISCHARGE_ALLOWED, voltage_mv=54_800)
-    result = pack.send(30, status=DISCHARGE_ALLOWED, current_ma=-20_000, voltage_mv=54_000)
-    assert result.cvl_mv == 54_880
-
-
-def test_when_charging_is_denied_again_cvl_goes_to_the_voltage_of_that_moment() -> None:
-    pack = Pack()
-    pack.send(3)
-    pack.send(status=DISCHARGE_ALLOWED)
-    pack.send(40)
-    assert pack.limits.cvl_mv > 53_500
-    assert pack.send(status=DISCHARGE_ALLOWED, voltage_mv=53_200).cvl_mv == 53_200
-
-
 def test_the_floor_is_vnom_else_vlow_else_vmin() -> None:
     denied = {"status": DISCHARGE_ALLOWED, "voltage_mv": 20_000, "lowest_mv": 2_905}
     pack = Pack()
@@ -755,16 +724,6 @@ def test_the_floor_is_vnom_else_vlow_else_vmin() -> None:
     pack.turn = 2
     assert pack.send(2, **denied).cvl_mv == 16 * 3_000
     assert pack.send(2, **denied).cvl_mv == 16 * 3_300
-
-
-def test_settings_that_came_later_lift_a_cvl_that_is_under_the_floor() -> None:
-    """Vnom is learned: CVL under cells x Vnom would sell the battery."""
-    pack = Pack()
-    pack.turn = 10
-    pack.send(3, voltage_mv=50_000)
-    assert pack.send(highest_mv=3695, voltage_mv=50_000).cvl_mv == 50_000 - 265 * 4
-    pack.turn = 4
-    assert pack.send(2, highest_mv=3695, voltage_mv=50_000).cvl_mv == 16 * 3_300
 
 
 # Settings that make no sense
@@ -803,8 +762,8 @@ def test_a_nominal_voltage_over_vbalance_does_not_take_every_way_down_from_cvl(v
     pack.send(value=high)
     pack.send(value=low)
     pack.send(2)
-    assert pack.send(highest_mv=3480, voltage_mv=54_000).cvl_mv == 53_800
-    assert pack.send(highest_mv=3695, voltage_mv=40_000).cvl_mv == 48_000, "16 x Vlow"
+    assert pack.send(3, highest_mv=3480, voltage_mv=54_000, current_ma=9_000).cvl_mv == 54_000 - 480
+    assert pack.send(9, highest_mv=3695, voltage_mv=40_000, current_ma=9_000).cvl_mv == 48_000, "16 x Vlow"
 
 
 def test_a_vlow_over_vbalance_is_no_floor() -> None:
@@ -886,9 +845,10 @@ def test_at_loss_cvl_is_float_or_the_last_voltage_but_not_under_vnom(voltage_mv:
 
 def test_at_loss_cvl_does_not_rise_to_float() -> None:
     pack = knowing_pairs()
-    assert pack.send(highest_mv=3480, voltage_mv=53_000).cvl_mv == 52_800
+    before = pack.send(highest_mv=3480, voltage_mv=53_300, current_ma=9_000).cvl_mv
+    assert before == 53_300 - 480
     pack.send(highest_mv=3425, voltage_mv=54_500)
-    assert pack.silent(10).cvl_mv == 52_800
+    assert pack.silent(10).cvl_mv == before
 
 
 def test_other_chemistries_float_100_mv_under_vbalance() -> None:
@@ -967,7 +927,8 @@ def test_the_first_good_frames_heal_a_lost_link() -> None:
     pack.send(2)
     assert pack.currents == (FULL_CCL // 4, FULL_DCL)
     assert pack.send(480).ccl_ma == FULL_CCL
-    assert pack.limits.cvl_mv == 54_880
+    assert 53_120 < pack.limits.cvl_mv < 54_880
+    assert pack.send(900).cvl_mv == 54_880
 
 
 def test_after_the_ride_through_discharging_comes_back_by_a_ramp_too() -> None:
@@ -1082,13 +1043,13 @@ def test_the_taper_follows_a_cell_that_comes_back_by_more() -> None:
     assert low.send(30, lowest_mv=2975).dcl_ma > held
 
 
-def test_a_cell_over_vmax_draws_cvl_down_further_than_one_under_it() -> None:
+def test_a_cell_over_vmax_draws_cvl_down_no_less_than_one_under_it() -> None:
     under, over = Pack(), Pack()
     for pack, highest_mv in ((under, 3690), (over, 3700)):
         pack.send(3)
         pack.send(voltage_mv=54500, highest_mv=highest_mv, current_ma=20000)
     assert over.limits.ccl_ma == 0
-    assert over.limits.cvl_mv < under.limits.cvl_mv
+    assert over.limits.cvl_mv <= under.limits.cvl_mv < 54_500
 
 
 @pytest.mark.parametrize("current_ma", [None, 0, 500, 3000])
@@ -1097,21 +1058,6 @@ def test_cvl_comes_down_for_a_cell_that_goes_on_rising_at_ccl_0(current_ma: int 
     pack.send(3)
     first = pack.send(voltage_mv=54500, highest_mv=3700, current_ma=current_ma).cvl_mv
     assert pack.send(voltage_mv=54500, highest_mv=3745, current_ma=current_ma).cvl_mv < first
-
-
-def test_cvl_comes_down_while_a_cold_pack_without_a_sensor_is_charged() -> None:
-    pack = Pack()
-    pack.send(3)
-    first = pack.send(status=BOTH | UNDER_TMIN, current_ma=None, voltage_mv=53100).cvl_mv
-    assert first == 53100
-    assert pack.send(status=BOTH | UNDER_TMIN, current_ma=None, voltage_mv=53200).cvl_mv < first
-
-
-def test_a_pack_that_is_discharged_at_ccl_0_is_not_drawn_down() -> None:
-    pack = Pack()
-    pack.send(3)
-    first = pack.send(voltage_mv=54500, highest_mv=3700, current_ma=-20000).cvl_mv
-    assert pack.send(voltage_mv=54500, highest_mv=3705, current_ma=-20000).cvl_mv > first
 
 
 def test_no_cell_measured_is_no_permission() -> None:

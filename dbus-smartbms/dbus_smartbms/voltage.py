@@ -1,0 +1,152 @@
+"""CVL: the pack voltage that keeps the highest cell where it belongs, by itself.
+
+Chargers regulate at their own terminals, read a limit every 3 s, and under DC feed-in look at CVL alone and
+hold up to 0.4 V more.  So CVL comes down in steps, one for each time a charger needs to follow, until the
+cell obeys: what is remembered is the voltage that was asked for, never above the present one on the way
+down, so nothing winds up.  Up it goes rarely, in small steps.
+
+Pure: no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SETTLE_S = 6.0
+"""What a step needs to show: systemcalc hands on every 3 s, a charger's lag, a frame."""
+RISE_S = 300.0
+"""Before a step upwards: slower than cells follow, so nothing is chased."""
+LONGEST_RISE_S = 600.0
+"""A step upwards that had to be taken back doubles the wait, to this at most."""
+AHEAD_S = 6.0
+"""How far the highest cell's rise is looked ahead: what a step needs to show."""
+AHEAD_MV = 15
+"""So far over its target a cell that rises may be seen coming: noise of two counts is not a rise."""
+AGREE = 3
+"""Frames that have to agree on a little."""
+JUMP_MV = 15
+"""So far over, one frame is enough."""
+PLAY_MV = 5
+"""A cell over its target by one count of the wire moves nothing."""
+RELEASE_MV = 15
+"""So far under its target the highest cell has to stay before CVL rises again."""
+RISE_MV = 5
+"""mV a cell: a step upwards."""
+MOST_MV = 30
+"""mV a cell: a step down at most.  More of them follow if need be; one too deep would sell the battery."""
+BLOCK_MV = 10
+"""mV a cell: a step down against a current that should not flow, and up again."""
+SEEN = 5
+"""Frames that are remembered of the highest cell."""
+
+
+class Cells(NamedTuple):
+    """What the law looks at."""
+
+    cells: int
+    voltage_mv: int
+    highest_mv: int
+    target_mv: int
+    """For the highest cell."""
+    top_mv: int
+    """For the pack: CVL is never over it."""
+    floor_mv: int
+    """CVL is never under it."""
+    interval_s: float
+    current_ma: int | None
+    flow_ma: int
+    """So much counts as a current: sensors have blind spots."""
+
+
+class Held(NamedTuple):
+    """What is remembered of CVL."""
+
+    cvl_mv: float | None = None
+    moved_at: float = float("-inf")
+    over_mv: float = 0.0
+    """How far the cell was over its target when CVL came down last; 0: CVL went up last."""
+    wait_s: float = RISE_S
+    """Before the next step upwards."""
+    highest_mv: tuple[int, ...] = ()
+    """Of the last frames, the newest last."""
+
+    def within(self, look: Cells) -> tuple[Held, float]:
+        """What is remembered, between the bounds of now (a frame can bring other settings); and CVL."""
+        cvl = self.cvl_mv
+        cvl = float(look.top_mv) if cvl is None else float(max(min(cvl, look.top_mv), look.floor_mv))
+        return self._replace(cvl_mv=cvl), cvl
+
+    def saw(self, highest_mv: int) -> Held:
+        """With one more frame."""
+        return self._replace(highest_mv=(*self.highest_mv, highest_mv)[-SEEN:])
+
+
+def over_mv(seen: tuple[int, ...], target_mv: int, interval_s: float) -> float:
+    """How far the highest cell is over its target, or soon will be; negative: under it.
+
+    Some frames have to agree on a little; one is enough for a lot, and a rise that goes on is looked ahead.
+    """
+    newest = seen[-1]
+    jumped = newest - target_mv - JUMP_MV
+    over = min(seen[-AGREE:]) - target_mv if len(seen) >= AGREE else jumped
+    rise = max(0, newest - max(seen[:2])) / (interval_s * (len(seen) - 1)) if len(seen) == SEEN else 0.0
+    coming = newest + rise * AHEAD_S - target_mv - AHEAD_MV
+    return max(over, jumped, coming)
+
+
+def _down(held: Held, now: float, cvl: float, over: float) -> tuple[Held, float]:
+    """A step down; one that takes back a step up makes the next one wait longer."""
+    back = held.over_mv == 0 and now - held.moved_at < 2 * held.wait_s
+    wait_s = min(2 * held.wait_s, LONGEST_RISE_S) if back else held.wait_s
+    return held._replace(cvl_mv=cvl, moved_at=now, over_mv=over, wait_s=wait_s), cvl
+
+
+def _up(held: Held, now: float, cvl: float) -> tuple[Held, float]:
+    """A step up; one that follows another waits less the next time."""
+    wait_s = max(held.wait_s / 2, RISE_S) if held.over_mv == 0 else held.wait_s
+    return held._replace(cvl_mv=cvl, moved_at=now, over_mv=0.0, wait_s=wait_s), cvl
+
+
+def hold(held: Held, now: float, look: Cells) -> tuple[Held, float]:
+    """What is remembered, and CVL, after a frame while charging is allowed.
+
+    Down only while current flows in: a cell that is over its target and bleeds needs no lower voltage.
+    """
+    held, cvl = held.saw(look.highest_mv).within(look)
+    over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
+    if over > PLAY_MV:
+        charged = look.current_ma is None or look.current_ma > 0
+        if charged and (abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV):
+            asked = min(cvl, float(look.voltage_mv)) - look.cells * min(over, MOST_MV)
+            return _down(held, now, max(asked, float(look.floor_mv)), over)
+        return held, cvl
+    under = look.target_mv - max(held.highest_mv)
+    if cvl < look.top_mv and under >= RELEASE_MV and now - held.moved_at >= held.wait_s:
+        step = look.cells * max(RISE_MV, (under - RELEASE_MV) / 2)
+        return _up(held, now, min(cvl + step, float(look.top_mv)))
+    return held, cvl
+
+
+def block(held: Held, now: float, look: Cells, *, begins: bool) -> tuple[Held, float]:
+    """The same while charging is not allowed, for chargers that look at nothing but CVL.
+
+    At the present voltage when it ``begins``, down while current flows in, slowly up while it flows
+    out; and down to what the highest cell needs, unless the pack is being discharged.
+    """
+    held, cvl = held.saw(look.highest_mv).within(look)
+    present = float(max(look.voltage_mv, look.floor_mv))
+    current = look.current_ma or 0
+    # Without a sensor a pack above CVL is one that is being charged.
+    flows_in = current > look.flow_ma if look.current_ma is not None else look.voltage_mv > cvl
+    over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
+    enough = over <= PLAY_MV or current < -look.flow_ma
+    if begins:
+        asked = min(cvl, present) - (0 if enough else look.cells * min(over, MOST_MV))
+        return _down(held, now, max(asked, float(look.floor_mv)), max(BLOCK_MV, over))
+    if flows_in or not enough:
+        if abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV:
+            asked = min(cvl, present) - look.cells * min(max(BLOCK_MV, over), MOST_MV)
+            return _down(held, now, max(asked, float(look.floor_mv)), max(BLOCK_MV, over))
+    elif current < -look.flow_ma and cvl < present and now - held.moved_at >= held.wait_s:
+        return _up(held, now, min(cvl + look.cells * BLOCK_MV, present))
+    return held, cvl
