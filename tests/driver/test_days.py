@@ -54,6 +54,7 @@ def day(generation: str, mode: str, seconds: int = DAY_S) -> Iterator[tuple[floa
         yield float(second), plant
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_a_day_of_each_generation_and_mode_agrees_with_the_mirror(generation: str, mode: str) -> None:
@@ -75,6 +76,7 @@ def test_a_day_of_each_generation_and_mode_agrees_with_the_mirror(generation: st
     assert furthest < 5.0  # synchronised to 0 % within the same minute, else only rounding
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(
     ("bms", "assumed"),
     [

@@ -14,6 +14,7 @@ TESTED_BY = {"manuals": ("test_mirror", 350), "mirror": ("test_mirror", 300), "s
 """A module, its tests, and how many mutants it has at the least."""
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("name", TESTED_BY)
 def test_every_mutant_is_noticed(name: str) -> None:
     file, at_least = TESTED_BY[name]
