@@ -58,6 +58,9 @@ class Agreement:
         self._since: dict[Difference, float] = {}
         self._states: dict[Side, tuple[bool, bool | None]] = {}
         self._changed: dict[Side, float] = {}
+        self._calm: object = None
+        """What was compared when nothing differed last."""
+        self._calm_at = 0.0
         self._closed_once = 0
         """Relay bits of status byte 2 that were seen set: a BMS may leave them 0 for ever."""
 
@@ -68,11 +71,16 @@ class Agreement:
         frame = pack.frame
         if frame is None:
             return
+        reading = pack.pairs.get("status2")
+        seen = (frame.status, relays, reading)
+        if seen == self._calm and now - self._calm_at < LASTS_S:
+            return  # as a moment ago, when nothing differed
         self._closed_once |= pack.pair("status2", now) or 0
         found: dict[Difference, float] = {}
         for side, relay in zip(SIDES, relays, strict=True):
             found.update(self._compare(side, relay, settings, frame, pack, now))
         self._since = {difference: self._since.get(difference, at) for difference, at in found.items()}
+        self._calm, self._calm_at = (None, now) if found or self._said else (seen, now)
         lasting = tuple(one for one, at in found.items() if at - self._since[one] >= LASTS_S)
         if lasting != self._said:
             # Put into words once: the numbers in them would otherwise change with every frame.

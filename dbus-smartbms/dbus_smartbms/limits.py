@@ -125,6 +125,9 @@ class _Now(NamedTuple):
     """The lowest cell with play: never over what the frame says."""
     interval_s: float
     lowest: Lowest
+    charge: Cap
+    """The user's, or by rate."""
+    discharge: Cap
     coldest_c: float
     hottest_c: float | None
     """None where it may be that of a bleeding board: then the BMS's light decides."""
@@ -161,47 +164,52 @@ def float_mv(settings: Settings, pack: PackState, frame: Frame) -> int:
 
 
 def _charge_cap(now: _Now) -> Cap:
-    return _cap(now, now.settings.max_charge_current, now.settings.charge_rate, "charge_rate")
+    return now.charge
 
 
 def _discharge_cap(now: _Now) -> Cap:
-    return _cap(now, now.settings.max_discharge_current, now.settings.discharge_rate, "discharge_rate")
+    return now.discharge
 
 
-def _cap(now: _Now, amps: float | None, rate: float, name: str) -> Cap:
-    by_rate = Cap(now.rate_ma(rate), f"{rate:g} C of {now.capacity_mah / 1000:.0f} Ah")
-    if name in now.settings.careful:
+def _cap(settings: Settings, frame: Frame, capacity: int, amps: float | None, name: str) -> Cap:
+    rate: float = getattr(settings, name)
+    by_rate = Cap(int(capacity * rate), f"{rate:g} C of {capacity / 1000:.0f} Ah")
+    if name in settings.careful:
         by_rate = by_rate._replace(reason=f"{by_rate.reason}: a mistake in the configuration")
-    if not now.frame.capacity_wh:
+    if not frame.capacity_wh:
         by_rate = Cap(0, "the capacity setting of the BMS is 0")
     if amps is None:
         return by_rate
     by_user = Cap(round(amps * 1000), f"configured maximum {amps:g} A")
-    return _lowest((by_user, by_rate)) if name in now.settings.careful else by_user
+    return _lowest((by_user, by_rate)) if name in settings.careful else by_user
 
 
 def _charge_taper(now: _Now) -> Cap:
     """Straight from the cap at Vbalance to the foot at Vmax, by the highest cell."""
     start = min(now.balance_mv, now.frame.vmax_mv - 1)
     share = (now.frame.vmax_mv - now.highest_mv) / (now.frame.vmax_mv - start)
+    if share >= 1:
+        return now.charge
     reason = (
         f"cell {now.frame.highest_cell} at {now.frame.highest_mv / 1000:.3f} V: "
         f"charging tapers from {start / 1000:.2f} V"
     )
-    return _taper(_charge_cap(now).amount, share, CHARGE_FOOT_MA, reason)
+    return _taper(now.charge.amount, share, CHARGE_FOOT_MA, reason)
 
 
 def _discharge_taper(now: _Now) -> Cap:
     """Straight from the cap at Vlow to the foot at Vmin, by the lowest cell at rest."""
     vmin, start = now.frame.vmin_mv, now.low_mv
     share = (now.rest_mv - vmin) / (start - vmin)
+    if share >= 1:
+        return now.discharge
     reason = f"{_lowest_cell(now)}: discharging tapers from {start / 1000:.2f} V"
-    return _taper(_discharge_cap(now).amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), reason)
+    return _taper(now.discharge.amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), reason)
 
 
 def _sag(now: _Now) -> Cap:
     """What the lowest cell can give before it sags to Vmin; the foot all the same."""
-    cap = _discharge_cap(now).amount
+    cap = now.discharge.amount
     room_mv = max(0.0, now.rest_mv - now.frame.vmin_mv - SAG_GUARD_MV)
     amount = min(cap, int(room_mv * 1000 / now.lowest.mv_a)) if now.lowest.mv_a else cap
     foot = min(now.rate_ma(DISCHARGE_FOOT_RATE), cap)
@@ -211,7 +219,7 @@ def _sag(now: _Now) -> Cap:
 def _empty(now: _Now) -> Cap:
     """Nothing more, before the BMS has to open its relay."""
     if now.lowest.empty_since is None:
-        return _discharge_cap(now)
+        return now.discharge
     return Cap(0, f"empty: {_lowest_cell(now)}, Vmin {now.frame.vmin_mv / 1000:.2f} V")
 
 
@@ -221,21 +229,21 @@ def _lowest_cell(now: _Now) -> str:
 
 def _charge_warmth(now: _Now) -> Cap:
     """Straight to the foot within ``WARMTH_C`` of a configured Tmin charge or Tmax."""
-    cap = _charge_cap(now).amount
     share, why = _warmth(now, now.settings.tmin_charge)
-    return _taper(cap, share, CHARGE_FOOT_MA, f"{why}: charging tapers")
+    return _taper(now.charge.amount, share, CHARGE_FOOT_MA, f"{why}: charging tapers")
 
 
 def _discharge_warmth(now: _Now) -> Cap:
     """The same of Tmin discharge."""
-    cap = _discharge_cap(now).amount
     share, why = _warmth(now, now.settings.tmin_discharge)
-    return _taper(cap, share, now.rate_ma(DISCHARGE_FOOT_RATE), f"{why}: discharging tapers")
+    return _taper(now.discharge.amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), f"{why}: discharging tapers")
 
 
 def _warmth(now: _Now, tmin: float | None) -> tuple[float, str]:
     """How much of the whole the temperatures let through, and which of them."""
     tmax, frame = now.settings.tmax, now.frame
+    if tmin is None and tmax is None:
+        return 1.0, ""
     cold = 1.0 if tmin is None else (now.coldest_c - tmin) / WARMTH_C
     heat = 1.0 if tmax is None or now.hottest_c is None else (tmax - now.hottest_c) / WARMTH_C
     if cold < heat:
@@ -283,14 +291,14 @@ def step(
     charge, ccl = _direct(
         memory.charge,
         _lowest(rule(view) for rule in CHARGE_RULES),
-        _charge_cap(view).amount,
+        view.charge.amount,
         _denial(pack, layout.CHARGE_ALLOWED, "charging", relays.charge.forbids, lost),
         fresh, now, dt_s,
     )  # fmt: skip
     discharge, dcl = _direct(
         memory.discharge,
         _lowest(rule(view) for rule in DISCHARGE_RULES),
-        _discharge_cap(view).amount,
+        view.discharge.amount,
         _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", relays.load.forbids, spent),
         fresh, now, dt_s,
     )  # fmt: skip
@@ -352,6 +360,8 @@ def _look(
         lowest_mv=min(frame.lowest_mv, max(lowest_before, frame.lowest_mv - NOISE_MV)),
         interval_s=pack.interval_s,
         lowest=lowest,
+        charge=_cap(settings, frame, capacity, settings.max_charge_current, "charge_rate"),
+        discharge=_cap(settings, frame, capacity, settings.max_discharge_current, "discharge_rate"),
         coldest_c=celsius(frame.coldest_raw),
         hottest_c=celsius(frame.hottest_raw) if judged else None,
         low_mv=low_mv,

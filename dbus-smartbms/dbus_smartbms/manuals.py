@@ -118,3 +118,9 @@ def table(generation: str, mode: str) -> tuple[Row, ...]:
 def rows(generation: str, mode: str, subject: str, becomes: str) -> tuple[Row, ...]:
     """Those of them that make a subject what it says."""
     return tuple(row for row in table(generation, mode) if (row.subject, row.becomes) == (subject, becomes))
+
+
+@functools.cache
+def conditions(generation: str, mode: str) -> tuple[Condition, ...]:
+    """Each condition of the table once."""
+    return tuple(dict.fromkeys(one for row in table(generation, mode) for one in row.conditions))

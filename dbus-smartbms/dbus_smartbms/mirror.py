@@ -170,7 +170,6 @@ class Comparing(NamedTuple):
     instead: Light | None
 
 
-@functools.cache
 def _comparing(condition: Condition) -> Comparing:
     what, comparison, threshold = condition
     number = NUMBERS.get(what) or NUMBERS[f"{what} {comparison[0]}"]
@@ -181,17 +180,44 @@ def _comparing(condition: Condition) -> Comparing:
 
 def judge(condition: Condition, seen: Seen) -> Judged:
     """Whether a condition holds.  What is not known holds only where a light says so."""
-    number_of, comparison, threshold_of, beside, instead = _comparing(condition)
+    return Judged(condition, *_weigh(_comparing(condition), seen))
+
+
+def _weigh(how: Comparing, seen: Seen) -> tuple[float | None, float | None, Light | None, bool]:
+    number_of, comparison, threshold_of, beside, instead = how
     number, threshold = number_of(seen), threshold_of(seen)
     if number is None or threshold is None:
-        return Judged(condition, number, threshold, instead, instead is not None and instead.holds(seen))
+        return number, threshold, instead, instead is not None and instead.holds(seen)
     if comparison(number, threshold):
-        return Judged(condition, number, threshold, None, True)
-    return Judged(condition, number, threshold, beside, beside is not None and beside.holds(seen))
+        return number, threshold, None, True
+    return number, threshold, beside, beside is not None and beside.holds(seen)
 
 
-def _holds(row: manuals.Row, seen: Seen) -> bool:
-    return all(judge(condition, seen).holds for condition in row.conditions)
+@functools.cache
+def _table(generation: str, mode: str) -> tuple[tuple[Condition, Comparing], ...]:
+    return tuple((condition, _comparing(condition)) for condition in manuals.conditions(generation, mode))
+
+
+class Outcome(NamedTuple):
+    """All conditions of the table at a moment: those that hold, and those near their threshold."""
+
+    holding: set[Condition]
+    near: set[Condition]
+
+
+def _outcome(seen: Seen) -> Outcome:
+    holding, near = set(), set()
+    for condition, how in _table(seen.settings.generation, seen.settings.mode):
+        number, threshold, light, holds = _weigh(how, seen)
+        if holds:
+            holding.add(condition)
+        if _near(condition, number, threshold, light):
+            near.add(condition)
+    return Outcome(holding, near)
+
+
+def _holds(row: manuals.Row, outcome: Outcome) -> bool:
+    return outcome.holding.issuperset(row.conditions)
 
 
 def _volts(cell: int, millivolts: int, name: str, setting_mv: int, light: str) -> str:
@@ -358,11 +384,13 @@ def step(
     seen = look(settings, pack, now)
     if seen is None or pack.at is None:
         return memory, Relays(), None
+    outcome = _outcome(seen)
     lost = memory.at is not None and pack.at - memory.at >= settings.hold_s
     switched = 0 if memory.status is None else seen.status ^ memory.status
     charge, charge_doubt = _relay(
         "charge",
         seen,
+        outcome,
         None if lost else memory.charge,
         layout.CHARGE_ALLOWED,
         switched,
@@ -372,83 +400,83 @@ def step(
     load, load_doubt = _relay(
         "load",
         seen,
+        outcome,
         None if lost else memory.load,
         layout.DISCHARGE_ALLOWED,
         switched,
         memory.load_doubt,
         now,
     )
-    memory = memory._replace(
-        charge=charge.closed, load=load.closed, status=seen.status,
-        charge_doubt=charge_doubt, load_doubt=load_doubt,
-    )  # fmt: skip
+    frames, at, counted, empty_since = memory.frames, memory.at, memory.counted, memory.empty_since
+    if pack.frames != frames:
+        dt_s = math.inf if at is None else pack.at - at
+        gap = not 0 <= dt_s <= GAP_INTERVALS * pack.interval_s
+        percent = _soc(memory, seen, capacity_mah(settings, pack), None if gap else dt_s)
+        percent, empty_since = _synchronised(percent, None if gap else empty_since, pack.at, seen, outcome)
+        counted = Counted(seen.cells, seen.capacity_wh, percent, seen.soc)
+        frames, at = pack.frames, pack.at
+    memory = Memory(
+        charge.closed, load.closed, frames, at, seen.status, charge_doubt, load_doubt, counted, empty_since
+    )
     if pack.held is not None:
         charge, load = _denied_by(pack.held, settings, pack, now, Relays(charge, load))
-    if pack.frames != memory.frames:
-        dt_s = math.inf if memory.at is None else pack.at - memory.at
-        gap = not 0 <= dt_s <= GAP_INTERVALS * pack.interval_s
-        soc = _soc(memory, seen, capacity_mah(settings, pack), None if gap else dt_s)
-        soc, empty_since = _synchronised(soc, None if gap else memory.empty_since, pack.at, seen)
-        counted = Counted(seen.cells, seen.capacity_wh, soc, seen.soc)
-        memory = memory._replace(frames=pack.frames, at=pack.at, counted=counted, empty_since=empty_since)
     return memory, Relays(charge, load), memory.counted.soc if memory.counted else None
 
 
 def _denied_by(held: Frame, settings: Settings, pack: PackState, now: float, relays: Relays) -> Relays:
     """The relays, with what a frame that was held back forbids: of such a frame nothing else counts."""
     seen = look(settings, pack, now, held)
-    charge, load = (_off(subject, seen) if seen else None for subject in ("charge", "load"))
+    charge, load = (_off(subject, seen, _outcome(seen)) if seen else None for subject in ("charge", "load"))
     return Relays(
         charge if charge and charge.forbids else relays.charge, load if load and load.forbids else relays.load
     )
 
 
-def _off(subject: str, seen: Seen) -> Relay | None:
+def _off(subject: str, seen: Seen, outcome: Outcome) -> Relay | None:
     """The relay, if a row switches it off."""
     rows = manuals.rows(seen.settings.generation, seen.settings.mode, subject, "off")
     for row in rows:  # the critical ones come first
-        if _holds(row, seen):
+        if _holds(row, outcome):
             why = REASONS[row.conditions[0]](seen)
             return Relay(False, why, why if row.critical else None)
     return None
 
 
 def _relay(
-    subject: str, seen: Seen, before: bool | None, bit: int, switched: int, doubted: float | None, now: float
+    subject: str,
+    seen: Seen,
+    outcome: Outcome,
+    before: bool | None,
+    bit: int,
+    switched: int,
+    doubted: float | None,
+    now: float,
 ) -> tuple[Relay, float | None]:
     """A relay after a frame, and when it was in doubt last."""
-    off = _off(subject, seen)
+    off = _off(subject, seen, outcome)
     if off:
         return off, doubted
     generation, mode = seen.settings.generation, seen.settings.mode
     (on,) = manuals.rows(generation, mode, subject, "on")
-    if _may_hold(on, seen) or any(
-        _may_hold(row, seen) for row in manuals.rows(generation, mode, subject, "off")
-    ):
+    rows = (on, *manuals.rows(generation, mode, subject, "off"))
+    if outcome.near and any(_may_hold(row, outcome) for row in rows):
         doubted = now
     doubtful = doubted is not None and now - doubted <= DOUBT_S
     if before is None or (doubtful and switched & bit):
         before = seen.flag(bit)  # what it has seen is better than what a frame a second shows
-    return Relay(before or _holds(on, seen), doubtful=doubtful), doubted
+    return Relay(before or _holds(on, outcome), doubtful=doubtful), doubted
 
 
-def _may_hold(row: manuals.Row, seen: Seen) -> bool:
+def _may_hold(row: manuals.Row, outcome: Outcome) -> bool:
     """Whether a row holds or not only as a number that is near its threshold, or not known, falls."""
-    near = False
-    for condition in row.conditions:
-        judged = judge(condition, seen)
-        if _near(judged):
-            near = True
-        elif not judged.holds:
-            return False
-    return near
+    holding, near = outcome
+    return not near.isdisjoint(row.conditions) and (holding | near).issuperset(row.conditions)
 
 
-def _near(judged: Judged) -> bool:
-    number, threshold = judged.number, judged.threshold
+def _near(condition: Condition, number: float | None, threshold: float | None, light: Light | None) -> bool:
     if number is None or threshold is None:  # a light knows; a permission that stands in does not
-        return judged.light is None or judged.light in (_MAY_CHARGE, _MAY_DISCHARGE)
-    reach = NEAR.get(judged.condition.threshold)
+        return light is None or light in (_MAY_CHARGE, _MAY_DISCHARGE)
+    reach = NEAR.get(condition.threshold)
     return reach is not None and abs(number - threshold) < (reach if reach >= 1 else reach * threshold)
 
 
@@ -470,13 +498,15 @@ def _percent(soc: float) -> float:
     return min(max(soc, 0.0), 100.0)
 
 
-def _synchronised(soc: float, since: float | None, at: float, seen: Seen) -> tuple[float, float | None]:
+def _synchronised(
+    soc: float, since: float | None, at: float, seen: Seen, outcome: Outcome
+) -> tuple[float, float | None]:
     """The SoC, to 100 % at once and to 0 % when its row has held for so long; and since when it holds."""
     generation, mode = seen.settings.generation, seen.settings.mode
     (full,) = manuals.rows(generation, mode, "SoC", "100 %")
-    if _holds(full, seen):
+    if _holds(full, outcome):
         soc = 100.0
-    empty = [row for row in manuals.rows(generation, mode, "SoC", "0 %") if _holds(row, seen)]
+    empty = [row for row in manuals.rows(generation, mode, "SoC", "0 %") if _holds(row, outcome)]
     if not empty:
         return soc, None
     begin = at if since is None else since
