@@ -110,15 +110,19 @@ def _up(held: Held, now: float, cvl: float) -> tuple[Held, float]:
 def hold(held: Held, now: float, look: Cells) -> tuple[Held, float]:
     """What is remembered, and CVL, after a frame while charging is allowed.
 
-    Down only while current flows in: a cell that is over its target and bleeds needs no lower voltage.
+    Not down while the pack is discharged: a cell that is over its target and bleeds needs no lower voltage.
+    Where next to nothing seems to flow the sensor may be blind or dead: then down to one step under the
+    present voltage, which no charger charges at, and no further, for that would sell the battery.
     """
     held, cvl = held.saw(look.highest_mv).within(look)
     over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
     if over > PLAY_MV:
-        charged = look.current_ma is None or look.current_ma > 0
-        if charged and (abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV):
-            asked = min(cvl, float(look.voltage_mv)) - look.cells * min(over, MOST_MV)
-            return _down(held, now, max(asked, float(look.floor_mv)), over)
+        current, least = look.current_ma, float(look.floor_mv)
+        if current is not None and current <= look.flow_ma:
+            least = cvl if current < -look.flow_ma else max(least, look.voltage_mv - look.cells * MOST_MV)
+        asked = max(min(cvl, float(look.voltage_mv)) - look.cells * min(over, MOST_MV), least)
+        if asked < cvl and (abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV):
+            return _down(held, now, asked, over)
         return held, cvl
     under = look.target_mv - max(held.highest_mv)
     if cvl < look.top_mv and under >= RELEASE_MV and now - held.moved_at >= held.wait_s:

@@ -110,12 +110,21 @@ def test_a_cell_that_runs_away_is_not_waited_for() -> None:
     assert loop.hold(TARGET + 30) == first - CELLS * 30
 
 
-@pytest.mark.parametrize(("current_ma", "down"), [(None, True), (1, True), (0, False), (-20_000, False)])
-def test_a_cell_over_its_target_needs_no_lower_voltage_where_nothing_flows_in(
+@pytest.mark.parametrize(("current_ma", "down"), [(None, True), (1, True), (-20_000, False)])
+def test_a_cell_over_its_target_needs_no_lower_voltage_while_the_pack_is_discharged(
     current_ma: int | None, down: bool
 ) -> None:
     loop = Loop()
     assert (loop.hold(TARGET + 20, frames=60, current_ma=current_ma) < TOP) is down
+
+
+@pytest.mark.parametrize("current_ma", [0, 3_000, -3_000])
+def test_a_sensor_that_shows_next_to_nothing_does_not_freeze_it(current_ma: int) -> None:
+    """It may be blind or dead while a charger goes on; a step under the present voltage stops any."""
+    loop = Loop()
+    assert loop.hold(3600, 55_200, frames=60, current_ma=current_ma) == 55_200 - CELLS * 30
+    assert loop.hold(3600, 55_000, frames=60, current_ma=current_ma) == 55_000 - CELLS * 30
+    assert loop.hold(3600, 55_000, frames=60, current_ma=3_001) < 55_000 - CELLS * 30
 
 
 def test_never_under_the_floor_nor_over_the_top() -> None:
