@@ -124,6 +124,8 @@ class _Now(NamedTuple):
     lowest_mv: int
     """The lowest cell with play: never over what the frame says."""
     interval_s: float
+    flow_ma: int
+    """So much counts as a current."""
     lowest: Lowest
     charge: Cap
     """The user's, or by rate."""
@@ -190,10 +192,7 @@ def _charge_taper(now: _Now) -> Cap:
     share = (now.frame.vmax_mv - now.highest_mv) / (now.frame.vmax_mv - start)
     if share >= 1:
         return now.charge
-    reason = (
-        f"cell {now.frame.highest_cell} at {now.frame.highest_mv / 1000:.3f} V: "
-        f"charging tapers from {start / 1000:.2f} V"
-    )
+    reason = f"{_highest_cell(now)}: charging tapers from {start / 1000:.2f} V"
     return _taper(now.charge.amount, share, CHARGE_FOOT_MA, reason)
 
 
@@ -221,6 +220,10 @@ def _empty(now: _Now) -> Cap:
     if now.lowest.empty_since is None:
         return now.discharge
     return Cap(0, f"empty: {_lowest_cell(now)}, Vmin {now.frame.vmin_mv / 1000:.2f} V")
+
+
+def _highest_cell(now: _Now) -> str:
+    return f"cell {now.frame.highest_cell} at {now.frame.highest_mv / 1000:.3f} V"
 
 
 def _lowest_cell(now: _Now) -> str:
@@ -279,7 +282,7 @@ def step(
     # A ramp stands still in silence: only the time between neighbouring frames counts.
     longest = 1.5 * pack.interval_s
     dt_s = min(max(now - memory.at, 0.0), longest) if fresh and memory.at is not None else 0.0
-    view, lowest = _look(settings, memory, pack, frame, fresh=fresh, now=now)
+    view = _look(settings, memory, pack, frame, fresh=fresh, now=now)
     lost, spent = _silence(view, pack.age(now))
     if (
         memory.limits is not None
@@ -323,7 +326,7 @@ def step(
         charge=charge,
         discharge=discharge,
         held=held,
-        lowest=lowest,
+        lowest=view.lowest,
         highest_mv=view.highest_mv,
         lowest_mv=view.lowest_mv,
         ccl_was_zero=ccl.amount == 0,
@@ -336,20 +339,18 @@ def step(
 
 def _look(
     settings: Settings, memory: Memory, pack: PackState, frame: Frame, *, fresh: bool, now: float
-) -> tuple[_Now, Lowest]:
-    """What the rules look at, and what is remembered of the lowest cell."""
+) -> _Now:
+    """What the rules look at."""
     highest_before = frame.highest_mv if memory.highest_mv is None else memory.highest_mv
     lowest_before = frame.lowest_mv if memory.lowest_mv is None else memory.lowest_mv
     capacity = capacity_mah(settings, pack)
     vlow = pack.pair("vlow_mv")
     low_mv = vlow if vlow and vlow > frame.vmin_mv else frame.vmin_mv + EMPTY_MARGIN_MV
-    lowest = memory.lowest
-    if fresh:
-        flow_ma = max(FLOW_MA, int(capacity * FLOW_RATE))
-        lowest = follow(lowest, frame, capacity, low_mv, flow_ma, now)
+    flow_ma = max(FLOW_MA, int(capacity * FLOW_RATE))
+    lowest = follow(memory.lowest, frame, capacity, low_mv, flow_ma, now) if fresh else memory.lowest
     celsius = CELSIUS[settings.temperature]
     judged = not may_bleed(frame.hottest_cell, frame, frame.vbalance_mv)
-    view = _Now(
+    return _Now(
         settings=settings,
         frame=frame,
         balance_mv=balance_mv(settings, frame),
@@ -359,6 +360,7 @@ def _look(
         highest_mv=max(frame.highest_mv, min(highest_before, frame.highest_mv + NOISE_MV)),
         lowest_mv=min(frame.lowest_mv, max(lowest_before, frame.lowest_mv - NOISE_MV)),
         interval_s=pack.interval_s,
+        flow_ma=flow_ma,
         lowest=lowest,
         charge=_cap(settings, frame, capacity, settings.max_charge_current, "charge_rate"),
         discharge=_cap(settings, frame, capacity, settings.max_discharge_current, "discharge_rate"),
@@ -366,7 +368,6 @@ def _look(
         hottest_c=celsius(frame.hottest_raw) if judged else None,
         low_mv=low_mv,
     )
-    return view, lowest
 
 
 def _silence(view: _Now, age_s: float) -> tuple[bool, bool]:
@@ -430,10 +431,9 @@ def _voltage(
     target = min(view.balance_mv + round(view.settings.charge_margin_mv), frame.vmax_mv)
     base = Cap(cells * target, f"{cells} cells x {target / 1000:.2f} V")
     floor_mv = min(view.floor_mv, base.amount)
-    flow_ma = max(FLOW_MA, view.rate_ma(FLOW_RATE))
     look = Cells(
         cells, frame.voltage_mv, frame.highest_mv, target, base.amount, floor_mv,
-        view.interval_s, frame.current_ma, flow_ma,
+        view.interval_s, frame.current_ma, view.flow_ma,
     )  # fmt: skip
     held, cvl = memory.held.within(look)
     reason = base.reason
@@ -449,9 +449,7 @@ def _voltage(
     elif fresh:
         held, cvl = hold(held, now, look)
     if not lost and ccl.amount and cvl < base.amount:
-        reason = (
-            f"cell {frame.highest_cell} at {frame.highest_mv / 1000:.3f} V: held under {target / 1000:.2f} V"
-        )
+        reason = f"{_highest_cell(view)}: held under {target / 1000:.2f} V"
         if frame.highest_mv < target - NOISE_MV:
             reason = f"rises slowly again to {base.reason}"
     return Cap(int(cvl), reason), held._replace(cvl_mv=None) if starting else held
