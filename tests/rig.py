@@ -121,7 +121,9 @@ class Line:
             self._master = -1
 
     def write(self, data: bytes) -> None:
-        """All at once, as after a stall of the reader."""
+        """All at once, as after a stall of the reader; lost while the cable is pulled."""
+        if self._master < 0:
+            return
         with contextlib.suppress(BlockingIOError):  # nobody reads: a serial line loses bytes too
             os.write(self._master, data)
 

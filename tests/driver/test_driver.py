@@ -74,7 +74,8 @@ async def driving(folder: Path, bus: rig.Daemon, *options: str) -> AsyncIterator
     finally:
         print(setup.process.text)  # shown when the test fails
         feeding.cancel()
-        await asyncio.gather(feeding, return_exceptions=True)
+        ended = await asyncio.gather(feeding, return_exceptions=True)
+        assert isinstance(ended[0], asyncio.CancelledError), f"the frames stopped: {ended[0]!r}"
         setup.client.disconnect()
         await setup.client.closed()
         setup.process.kill()
