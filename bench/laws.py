@@ -184,9 +184,14 @@ class Vendor:
 
 
 class Ideal:
-    """Perfect knowledge: the true cells' state, at once, no noise, no lag."""
+    """Perfect knowledge: the true cells' state, at once, no noise, no lag.
+
+    It floats as people want their packs to, or what others do not take in float would count as lost.
+    """
 
     name = "ideal"
+    FLOAT_AFTER_S = 4 * 3600
+    """Of all cells over Vbalance."""
     HEAT_S = 60.0
     """In how much time the hottest cell may reach its highest temperature."""
 
@@ -196,14 +201,18 @@ class Ideal:
         setup = pack.bms.setup
         self._top_v = (setup.vbalance_mv + settings.charge_margin_mv) / 1000
         self._bottom_v = setup.vmin_mv / 1000 + 0.010
+        self._float_v = 3.37 if pack.settings.chemistry == "LFP" else setup.vbalance_mv / 1000 - 0.1
+        self._full_s = 0
 
     def take(self, _frame: Frame | None, _t: float) -> Told:
         pack, settings, setup = self._pack, self._settings, self._pack.bms.setup
         cool_a = self._cool_a(setup.tmax_c - 1)
         ccl_a = min(pack.capacity_ah * settings.charge_rate, cool_a)
         dcl_a = min(pack.capacity_ah * settings.discharge_rate, cool_a)
+        self._full_s += min(pack.idle_v) > setup.vbalance_mv / 1000
+        top_v = self._top_v if self._full_s < self.FLOAT_AFTER_S else self._float_v
         for volts, ohm in zip(pack.idle_v, pack.quick_ohm, strict=True):
-            if (room_a := (self._top_v - volts) / ohm) < ccl_a:
+            if (room_a := (top_v - volts) / ohm) < ccl_a:
                 ccl_a = room_a
             if (rest_a := (volts - self._bottom_v) / ohm) < dcl_a:
                 dcl_a = rest_a

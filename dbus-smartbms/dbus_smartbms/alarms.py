@@ -58,7 +58,7 @@ ROWS = (
         "InternalFailure",
         1,
         lambda _, s2: bool((s2 or 0) & layout.EARLY_WARNING),
-        "status byte 2 bit 1 (early warning)",
+        "status byte 2 bit 1 (early warning); 2: settings of the BMS that make no sense",
     ),
     Alarm(
         "BmsCable",
@@ -79,13 +79,15 @@ class Alarms:
     _runs: dict[str, int] = field(default_factory=dict)
     """Frames in a row that speak against the level in force."""
 
-    def frame(self, pack: PackState, now: float) -> None:
-        """Judge the frame that was taken last."""
+    def frame(self, pack: PackState, now: float, *, wrong: bool = False) -> None:
+        """Judge the frame that was taken last; ``wrong``: settings of the BMS make no sense."""
         if pack.frame is None:
             return
         status, status2 = pack.frame.status, pack.pair("status2", now)
         for row in ROWS:
             level = row.level if row.holds(status, status2) else 0
+            if wrong and row.path == "InternalFailure":
+                level = 2
             frames = RAISE_FRAMES if level else CLEAR_FRAMES
             if level and row.path == "LowTemperature" and status2 is not None and not status2 & _DIRECTIONS:
                 frames = ROUND_FRAMES

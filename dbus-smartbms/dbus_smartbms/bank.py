@@ -5,13 +5,16 @@ One pack today.  No I/O and no clock, so that the driver, ``replay`` and the tes
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from smartbms_protocol import Frame, FrameStream, PackState, Taken
 
-from . import limits, mirror
+from . import limits, mirror, rules
 from .agreement import Agreement
 from .alarms import Alarms
 from .history import History
 from .settings import Settings
+from .stages import Stage
 
 
 class Bank:
@@ -28,6 +31,7 @@ class Bank:
         self.alarms = Alarms()
         self.history = History()
         self.agreement = Agreement()
+        self.wishes = rules.NO_WISHES
         self._mirror = mirror.Memory()
         self._memory = limits.Memory()
 
@@ -42,14 +46,13 @@ class Bank:
 
     def take(self, frame: Frame, now: float) -> None:
         """One valid frame, with everything that follows from it."""
-        whole = self.pack.take(frame, now) is Taken.WHOLE
-        if whole:
-            if self.lost:
-                self.alarms.heard(self.pack)
-            self.alarms.frame(self.pack, now)
-            self.history.frame(self.pack, now)
+        whole, lost = self.pack.take(frame, now) is Taken.WHOLE, self.lost
         self._step(now)
         if whole:
+            if lost:
+                self.alarms.heard(self.pack)
+            self.alarms.frame(self.pack, now, wrong=bool(self.limits and self.limits.wrong))
+            self.history.frame(self.pack, now)
             self.agreement.frame(self.settings, self._mirror, self.relays, self.pack, now)
 
     def tick(self, now: float) -> None:
@@ -70,9 +73,24 @@ class Bank:
         """What a later run of the driver begins with; None before the first frame."""
         return self._mirror.counted
 
-    def restore(self, counted: mirror.Counted | None) -> None:
-        """Begin the mirror anew, with what an earlier run counted if there is that."""
+    @property
+    def stage(self) -> Stage:
+        """How far the charge has come."""
+        return self._memory.stage
+
+    @property
+    def caps(self) -> tuple[rules.Cap, rules.Cap]:
+        """The highest CCL and DCL that may be wished for."""
+        return rules.caps(self.settings, self.pack)
+
+    def restore(self, counted: mirror.Counted | None, stage: Stage | None) -> None:
+        """Begin anew the mirror and the charge's progress, with what an earlier run knew if there is that."""
         self._mirror = mirror.Memory(counted=counted)
+        self._memory = replace(self._memory, stage=stage or Stage())
+
+    def charge_to_full(self, *, on: bool) -> None:
+        """Begin or end "charge to full"."""
+        self._memory = replace(self._memory, stage=self.stage.ask(on=on))
 
     @property
     def mirror_memory(self) -> mirror.Memory:
@@ -81,4 +99,6 @@ class Bank:
 
     def _step(self, now: float) -> None:
         self._mirror, self.relays, self.soc = mirror.step(self.settings, self._mirror, self.pack, now)
-        self._memory, self.limits = limits.step(self.settings, self._memory, self.pack, self.relays, now)
+        self._memory, self.limits = limits.step(
+            self.settings, self._memory, self.pack, self.relays, now, self.wishes
+        )

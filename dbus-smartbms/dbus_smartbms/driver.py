@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import signal
 import threading
 import time
@@ -20,11 +21,19 @@ from .bank import Bank
 from .bus import BUS_ITEM, BusError, Service
 from .items import Items
 from .link import Cable, Link
-from .mirror import Counted
-from .paths import LONGEST_NAME, Identity, View
+from .paths import (
+    CHARGE_TO_FULL,
+    LONGEST_NAME,
+    MAX_CHARGE_CURRENT,
+    MAX_DISCHARGE_CURRENT,
+    Identity,
+    View,
+)
+from .rules import Wishes
 from .settings import Configuration
 
 log = logging.getLogger(__name__)
+_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 SERVICE = "com.victronenergy.battery.smartbms"
 SYSTEM = "com.victronenergy.system"
@@ -36,6 +45,12 @@ RETRY_S = 1.0
 """Pause before the bus is tried again: it is back well within 5 s."""
 STATE_S = 900.0
 """Between two writings of the state file: flash wears out."""
+WISH_S = 60.0
+"""The same for what is wished for over the bus: the first wish at once, the next after this time."""
+COARSE_S = 3600.0
+"""Passing time alone is worth a writing only so often."""
+SAY_S = 60.0
+"""A change of nothing but reasons is logged so often at most."""
 SETTLE_S = 5.0
 """How long what the GX does with our limits has to stand before it is said: at a start it
 changes its mind several times."""
@@ -51,10 +66,14 @@ class Driver:
         self.items = Items()
         self.service = Service(SERVICE, self.items, self._announce)
         self._said: tuple[object, ...] = ()
+        self._said_why: tuple[str, ...] = ()
+        self._said_at = 0.0
         self._disagreement: str | None = None
         self._ready = asyncio.Event()
         self._use = _Use()
         self._kept = _Kept(state_file)
+        self.bank.wishes = self._kept.saved.wishes
+        self._wished = asyncio.Event()
         self._ended = asyncio.Event()
         self._broken: BaseException | None = None
         self._clock = time.monotonic
@@ -92,7 +111,7 @@ class Driver:
             await asyncio.gather(ending, *tasks, return_exceptions=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.service.leave(), 1.0)
-            self._kept.write(self.identity.serial, self.bank.counted)
+            self._kept.write(self._worth_keeping())
             watchdog.stop()
         log.info("ended")
 
@@ -108,7 +127,8 @@ class Driver:
     def _opened(self, cable: Cable) -> None:
         self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
         if cable.identity != self.identity.serial:  # another cable may be another pack
-            self.bank.restore(self._kept.packs.get(cable.identity))
+            known = self._kept.saved.packs.get(cable.identity)
+            self.bank.restore(known and known.counted, known and known.stage)
         self.identity.serial = cable.identity
 
     def _received(self, data: bytes, idle: bool) -> None:
@@ -134,16 +154,21 @@ class Driver:
             self._disagreement = self.bank.agreement.text
             log.warning("%s", self._disagreement or "the BMS and the manual's tables agree again")
         raised = tuple(f"{path} {level}" for path, level in levels.items() if level)
-        now = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised)
-        if now != self._said:
-            self._said = now
+        now = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised, limits.wrong)
+        reasons = (limits.cvl_reason, limits.ccl_reason, limits.dcl_reason)
+        why = tuple(_NUMBER.sub("", reason) for reason in reasons)
+        if now != self._said or (why != self._said_why and self._clock() - self._said_at >= SAY_S):
+            self._said, self._said_why, self._said_at = now, why, self._clock()
             log.info(
                 "%s: CVL %.2f V (%s), CCL %.1f A (%s), DCL %.1f A (%s)%s",
                 limits.state,
                 limits.cvl_mv / 1000, limits.cvl_reason,
                 limits.ccl_ma / 1000, limits.ccl_reason,
                 limits.dcl_ma / 1000, limits.dcl_reason,
-                "; alarms: " + ", ".join(raised) if raised else "",
+                "".join((
+                    "; alarms: " + ", ".join(raised) if raised else "",
+                    "; settings of the BMS: " + limits.wrong if limits.wrong else "",
+                )),
             )  # fmt: skip
 
     async def _tick(self) -> None:
@@ -166,9 +191,19 @@ class Driver:
     async def _keep(self) -> None:
         """Write down, now and then, what has to outlive this process; in a thread, for flash may be slow."""
         while True:
-            await asyncio.sleep(STATE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wished.wait(), STATE_S)
+            self._wished.clear()
             with contextlib.suppress(RuntimeError):  # no thread to be had: the next time
-                await asyncio.to_thread(self._kept.write, self.identity.serial, self.bank.counted)
+                await asyncio.to_thread(self._kept.write, self._worth_keeping())
+            await asyncio.sleep(WISH_S)
+
+    def _worth_keeping(self) -> state.Saved:
+        """What a later run begins with: of packs that were seen earlier, too."""
+        packs, counted = dict(self._kept.saved.packs), self.bank.counted
+        if self.identity.serial is not None and counted is not None:
+            packs[self.identity.serial] = state.Pack(counted, self.bank.stage)
+        return state.Saved(packs, self.bank.wishes)
 
     # The bus
 
@@ -221,6 +256,9 @@ class Driver:
         self.items.items["/CustomName"].write = self._write_name
         self.items.items["/Battery/Request/Id"].write = lambda _value: False  # 1 is there, others are not
         self.items.items["/History/Clear"].write = self._write_clear
+        self.items.items[CHARGE_TO_FULL].write = self._write_charge_to_full
+        self.items.items[MAX_CHARGE_CURRENT].write = lambda amps: self._write_wish(0, amps)
+        self.items.items[MAX_DISCHARGE_CURRENT].write = lambda amps: self._write_wish(1, amps)
 
     def _write_name(self, name: str) -> bool:
         if len(name) > LONGEST_NAME or not name.isprintable():
@@ -234,31 +272,62 @@ class Driver:
         self.bank.clear_history()
         return True
 
+    def _write_charge_to_full(self, value: int) -> bool:
+        if value not in (0, 1):
+            return False
+        self.bank.charge_to_full(on=bool(value))
+        log.info("charge to full: %s", "begun" if value else "ended")
+        self._wished.set()
+        return True
+
+    def _write_wish(self, direction: int, amps: float) -> bool:
+        """A current from 0 to what is configured; that itself is no wish."""
+        most = self.bank.caps[direction].amount // 100 / 10
+        if not 0 <= amps <= most:
+            return False
+        wishes = list(self.bank.wishes)
+        wishes[direction] = None if amps == most else amps
+        self.bank.wishes = Wishes(*wishes)
+        log.info("highest %s set over the bus: %g A", ("CCL", "DCL")[direction], amps)
+        self._wished.set()
+        return True
+
 
 class _Kept:
     """The state file, if there is one; what goes wrong with it is said once and stops nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self.packs: dict[str, Counted] = {}
+        self.saved = state.Saved()
         self._path = path
         self._said: str | None = None
         self._lock = threading.Lock()
         try:
-            self.packs = state.read(path) if path else {}
+            self.saved = state.read(path) if path else self.saved
         except ValueError as error:
             log.warning("%s", error)
 
-    def write(self, cable: str | None, counted: Counted | None) -> None:
-        if self._path is None or cable is None or counted is None or counted == self.packs.get(cable):
+    def write(self, saved: state.Saved) -> None:
+        if self._path is None or _coarse(saved) == _coarse(self.saved):
             return
         with self._lock:  # the last writing may come while a slow one is under way
             try:
-                state.write(self._path, {**self.packs, cable: counted})
+                state.write(self._path, saved)
             except (OSError, ValueError) as error:
                 self._said = _once(self._said, f"the state file {self._path} cannot be written: {error}")
             else:
-                self.packs[cable] = counted
+                self.saved = saved
                 self._said = None
+
+
+def _coarse(saved: state.Saved) -> object:
+    """What makes a writing worth while: all but the seconds of a charge's progress."""
+    return saved.wishes, {
+        cable: (
+            pack.counted,
+            [int(part // COARSE_S) if isinstance(part, float) else part for part in pack.stage],
+        )
+        for cable, pack in saved.packs.items()
+    }
 
 
 class _Use:

@@ -13,6 +13,7 @@ from typing import Any
 
 from .paths import CELL_ROWS, ROWS, CellRow, Value, View, cell_celsius, need
 
+LIVE = tuple(row for row in ROWS if row.needs != "once")
 NO_VALUE_TEXT = "---"
 
 
@@ -55,8 +56,8 @@ class Items:
         """Bring every item up to date; returns those that changed."""
         changed: dict[str, Item] = {}
         known, measured = view.known is not None and view.limits is not None, view.frame is not None
-        for row in ROWS:
-            there = measured if row.needs == "frame" else known or not row.needs
+        for row in LIVE if self.items else ROWS:
+            there = measured if row.needs == "frame" else known or row.needs != "known"
             self._put(row.path, row.type, row.text, row.value(view) if there else None, changed)
         if known:
             self._update_cells(view, changed)

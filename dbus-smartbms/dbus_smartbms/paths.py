@@ -9,7 +9,7 @@ logger, and dbus-serialbattery's conventions for single cells and reasons.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ class Row(NamedTuple):
     source: str
     needs: str = "frame"
     """When the value is None: "frame" before the first frame and once the link is lost, "known" only
-    before the first frame, "" never for want of frames."""
+    before the first frame, "" never for want of frames, "once" never, and it stays what it is."""
 
 
 class CellRow(NamedTuple):
@@ -250,6 +250,8 @@ def _information(view: View) -> Value:
         return "No data from the BMS: check the cable"
     if view.identity.problems:
         return "Configuration error: " + view.identity.problems[0]
+    if view.limits and view.limits.wrong:
+        return "Settings of the BMS: " + view.limits.wrong
     if view.identity.in_use is False:
         return view.identity.in_use_text
     if view.frame and view.frame.has(layout.SOC_NOT_CALIBRATED):
@@ -306,22 +308,86 @@ def need(frame: Frame | None) -> Frame:
     return frame
 
 
+def _charge_mode(view: View) -> Value:
+    if view.limits is None:
+        return None
+    wanted = "" if view.bank.stage.asked_s is None else ", charging to full"
+    return _MODES[view.limits.state] + wanted
+
+
+def _cap(direction: int) -> Callable[[View], Value]:
+    """What may be wished for at most, A."""
+    return lambda view: view.bank.caps[direction].amount // 100 / 10
+
+
+def _wish(direction: int) -> Callable[[View], Value]:
+    """What is wished for, A; without a wish, what is configured."""
+
+    def value(view: View) -> Value:
+        most, wish = view.bank.caps[direction].amount // 100 / 10, view.bank.wishes[direction]
+        return most if wish is None else min(wish, most)
+
+    return value
+
+
+_OUTPUTS = "/SwitchableOutput"
+CHARGE_TO_FULL = f"{_OUTPUTS}/charge_to_full/State"
+MAX_CHARGE_CURRENT = f"{_OUTPUTS}/max_charge_current/Dimming"
+MAX_DISCHARGE_CURRENT = f"{_OUTPUTS}/max_discharge_current/Dimming"
+_TOGGLE, _NUMERIC = 1, 8
+"""Kinds of a control, of gui-v2's SwitchableOutput."""
+
+
+def _control(path: str, name: str, kind: int) -> Iterator[Row]:
+    """What gui-v2 and VRM need to show a control, beside the value that is written."""
+    place = path.rpartition("/")[0]
+
+    def fixed(key: str, value: int | str) -> Row:
+        kind = "s" if isinstance(value, str) else "i"
+        return Row(f"{place}/{key}", kind, "{}", lambda _: value, _CARD, "once")
+
+    yield fixed("Name", name)
+    yield from (
+        fixed(f"Settings/{key}", value)
+        for key, value in (
+            ("Type", kind), ("ValidTypes", 1 << kind), ("Group", "SmartBMS"), ("CustomName", ""),
+            ("ShowUIControl", 1), ("Function", 2), ("ValidFunctions", 1 << 2),
+        )
+    )  # fmt: skip
+
+
+def _current(path: str, name: str, direction: int, limit: str) -> Iterator[Row]:
+    """The control of a current."""
+    place = path.rpartition("/")[0]
+    source = f"highest {limit}; writeable, never over what is configured"
+    yield Row(path, "d", "{:.1f} A", _wish(direction), source, "known")
+    yield Row(f"{place}/Status", "i", "{}", lambda _: 9, "9: on", "once")
+    yield from _control(path, name, _NUMERIC)
+    yield Row(f"{place}/Settings/DimmingMin", "d", "{:.1f} A", lambda _: 0.0, _CARD, "once")
+    source = f"highest {limit} that is configured, else by rate x capacity"
+    yield Row(f"{place}/Settings/DimmingMax", "d", "{:.1f} A", _cap(direction), source, "known")
+    yield Row(f"{place}/Settings/StepSize", "d", "{:.1f} A", lambda _: 1.0, _CARD, "once")
+    yield Row(f"{place}/Settings/Decimals", "i", "{}", lambda _: 0, _CARD, "once")
+    yield Row(f"{place}/Settings/Unit", "s", "{}", lambda _: "A", _CARD, "once")
+
+
+_CARD = "how gui-v2 and VRM show the control"
 _SEEN = "since cleared"
 _LEVELS = ("Ok", "Warning", "Alarm")
 _MODES = {"bulk": "Bulk", "absorption": "Absorption", "float": "Float"}
 _YES = ("No", "Yes")
 
 ROWS: tuple[Row, ...] = (
-    Row("/Mgmt/ProcessName", "s", "{}", lambda _: "dbus-smartbms", "driver", ""),
-    Row("/Mgmt/ProcessVersion", "s", "{}", lambda _: __version__, "driver", ""),
+    Row("/Mgmt/ProcessName", "s", "{}", lambda _: "dbus-smartbms", "driver", "once"),
+    Row("/Mgmt/ProcessVersion", "s", "{}", lambda _: __version__, "driver", "once"),
     Row("/Mgmt/Connection", "s", "{}", lambda v: v.identity.connection, "the cable's device", ""),
     Row("/DeviceInstance", "i", "{}", lambda v: v.identity.instance, "driver", ""),
-    Row("/ProductId", "i", "0x{:X}", lambda _: PRODUCT_ID, "registered at Victron", ""),
-    Row("/ProductName", "s", "{}", lambda _: PRODUCT_NAME, "driver", ""),
+    Row("/ProductId", "i", "0x{:X}", lambda _: PRODUCT_ID, "registered at Victron", "once"),
+    Row("/ProductName", "s", "{}", lambda _: PRODUCT_NAME, "driver", "once"),
     Row("/CustomName", "s", "{}", lambda v: v.identity.custom_name, "the user; writeable", ""),
     Row("/FirmwareVersion", "s", "v{}", _firmware, "keys 6, 7", "known"),
     Row("/Serial", "s", "{}", lambda v: v.identity.serial, "USB serial number of the cable", ""),
-    Row("/Connected", "i", "{}", lambda _: 1, "1 while the service is on the bus", ""),
+    Row("/Connected", "i", "{}", lambda _: 1, "1 while the service is on the bus", "once"),
     Row("/ConnectionInformation", "s", "{}", _information, "what to know first, in words", ""),
     Row("/State", "i", "{}", lambda v: ERROR if v.bank.lost else RUNNING, "9 running, 10 link lost", ""),
     Row("/Dc/0/Voltage", "d", "{:.2f} V", _frame("voltage_mv", 1000), "bytes 1-3"),
@@ -346,8 +412,8 @@ ROWS: tuple[Row, ...] = (
     Row("/Info/BatteryLowVoltage", "d", "{:.2f} V",
         lambda v: need(v.known).cells * need(v.known).vmin_mv / 1000, "cells x Vmin", "known"),
     Row("/Info/ChargeRequest", "i", lambda x: _YES[x], _charge_request, "1: a cell is at Vmin"),
-    Row("/Info/ChargeMode", "s", "{}", lambda v: _MODES[v.limits.state] if v.limits else None,
-        "Bulk, Absorption, Float", "known"),
+    Row("/Info/ChargeMode", "s", "{}", _charge_mode,
+        "Bulk, Absorption, Float; whether it charges to full", "known"),
     Row("/Info/ChargeVoltageLimitation", "s", "{}", _reason("cvl_reason"), "why CVL is what it is", "known"),
     Row("/Info/ChargeLimitation", "s", "{}", _reason("ccl_reason"), "why CCL is what it is", "known"),
     Row("/Info/DischargeLimitation", "s", "{}", _reason("dcl_reason"), "why DCL is what it is", "known"),
@@ -359,9 +425,9 @@ ROWS: tuple[Row, ...] = (
         "known"),
     Row("/Io/ExternalRelay", "i", "{}", _bit(layout.CHARGE_RELAY_CLOSED), 'key 16 bit 4: relay "Charge"'),
     Row("/Io/ProgrammableContact", "i", "{}", _bit(layout.LOAD_RELAY_CLOSED), 'key 16 bit 5: relay "Load"'),
-    Row("/System/NrOfBatteries", "i", "{}", lambda _: 1, "driver", ""),
-    Row("/System/BatteriesParallel", "i", "{}", lambda _: 1, "driver", ""),
-    Row("/System/BatteriesSeries", "i", "{}", lambda _: 1, "driver", ""),
+    Row("/System/NrOfBatteries", "i", "{}", lambda _: 1, "driver", "once"),
+    Row("/System/BatteriesParallel", "i", "{}", lambda _: 1, "driver", "once"),
+    Row("/System/BatteriesSeries", "i", "{}", lambda _: 1, "driver", "once"),
     Row("/System/NrOfCellsPerBattery", "i", "{}", _known("cells", 1), "byte 26", "known"),
     Row("/System/MinCellVoltage", "d", "{:.3f} V", _extreme("lowest_mv", "lowest_cell"), "bytes 13-14"),
     Row("/System/MinVoltageCellId", "s", "{}", _cell_id("lowest_cell"), "byte 15"),
@@ -414,9 +480,16 @@ ROWS: tuple[Row, ...] = (
     Row("/History/DischargedEnergy", "d", "{:.0f} kWh", _pair("discharged_kwh"), "keys 13-15"),
     Row("/History/LowVoltageAlarms", "i", "{}", _count("LowCellVoltage"), "times raised", "known"),
     Row("/History/HighVoltageAlarms", "i", "{}", _count("HighCellVoltage"), "times raised", "known"),
-    Row("/History/CanBeCleared", "i", "{}", lambda _: 1, "driver", ""),
+    Row("/History/CanBeCleared", "i", "{}", lambda _: 1, "driver", "once"),
     Row("/History/Clear", "i", "{}", lambda _: 0, "write 1 to begin anew; writeable", ""),
-    Row("/Settings/HasTemperature", "i", "{}", lambda _: 1, "shows the temperatures of /History", ""),
+    Row("/Settings/HasTemperature", "i", "{}", lambda _: 1, "shows the temperatures of /History", "once"),
+    Row(CHARGE_TO_FULL, "i", lambda x: _YES[x], lambda v: int(v.bank.stage.asked_s is not None),
+        "1: no float and no SoC taper until it is full, or for a day; writeable", ""),
+    Row(f"{_OUTPUTS}/charge_to_full/Status", "i", "{}",
+        lambda v: 0 if v.bank.stage.asked_s is None else 9, "9: on, 0: off", ""),
+    *_control(CHARGE_TO_FULL, "Charge to full now", _TOGGLE),
+    *_current(MAX_CHARGE_CURRENT, "Max charge current", 0, "CCL"),
+    *_current(MAX_DISCHARGE_CURRENT, "Max discharge current", 1, "DCL"),
     Row("/SmartBms/Disagreement", "s", "{}", lambda v: v.bank.agreement.text or "",
         "how the BMS and the mirror of its tables differ, after 10 s", "known"),
     Row("/SmartBms/Mirror/Charge", "i", lambda x: _YES[x], _relay("charge"),
@@ -484,7 +557,7 @@ CELL_ROWS: tuple[CellRow, ...] = (
 def markdown() -> str:
     """All paths as a Markdown table, for ``docs/dbus-paths.md`` (a test compares them)."""
     lines = ["| path | type | unit | without frames | source and meaning |", "|" + " --- |" * 5]
-    gone = {"frame": "no value", "known": "kept", "": "kept"}
+    gone = {"frame": "no value", "known": "kept", "": "kept", "once": "kept"}
     for row in ROWS:
         unit = row.text.rpartition("}")[2].strip() if isinstance(row.text, str) else "in words"
         lines.append(f"| `{row.path}` | {row.type} | {unit} | {gone[row.needs]} | {row.source} |")

@@ -5,6 +5,8 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from smartbms_protocol import Frame, PackState
 
 from .settings import Settings
@@ -12,10 +14,20 @@ from .settings import Settings
 LOWEST_CELL_MV = 1500
 """The BMS measures cells from here on (manuals B and C, "cell voltage range"): when not even the
 highest cell reads so much, none is measured."""
+HIGHEST_CELL_MV = 5000
+"""And up to here."""
 MOST_WH = 0xFFFF * 100
 """Where the capacity setting ends on the wire."""
 ADVISED_VNOM_MV = {"LFP": 3300, "LTO": 2400, "NMC": 3700, "NCA": 3600}
 """Nominal cell voltages the manual of generation C advises: used until the pack's own is known."""
+ADVISED_VMIN_MV = {"LFP": 2900, "LTO": 2150, "NMC": 3490, "NCA": 3400}
+"""Vmin the same manual advises: used where the BMS's is no cell's voltage."""
+UNDER_VMAX_MV = 20
+"""CVL stays so far under cells x Vmax: what a cell is read to."""
+OVER_VBALANCE_MV = 100
+"""Vmax over Vbalance where Vmax is no cell's voltage: the manuals leave 50 to 300 mV."""
+OVER_VMIN_MV = 100
+"""Vlow over Vmin where it is not known, or not over it."""
 
 
 def balance_mv(settings: Settings, frame: Frame) -> int:
@@ -49,3 +61,54 @@ def capacity_mah(settings: Settings, pack: PackState) -> int:
     known = vnom_mv(pack, frame)
     nominal_mv = known or ADVISED_VNOM_MV[chemistry(settings, frame, known)]
     return frame.capacity_wh * 1_000_000 // (frame.cells * nominal_mv)
+
+
+class Thresholds(NamedTuple):
+    """The BMS's voltages as the limits go by them, mV a cell: where they make no sense, careful ones."""
+
+    vmin_mv: int
+    vlow_mv: int | None
+    balance_mv: int
+    vmax_mv: int | None
+    """None: there is nothing that says how far to charge."""
+    wrong: str | None
+    """What makes no sense, in words."""
+
+    @property
+    def low_mv(self) -> int:
+        """Where discharging begins to taper."""
+        return self.vlow_mv or self.vmin_mv + OVER_VMIN_MV
+
+
+def thresholds(settings: Settings, pack: PackState, frame: Frame) -> Thresholds:
+    """Read the settings on the wire carefully: each has to be a cell's voltage, in the right order."""
+    wrong = []
+    balance, vmax, vmin = frame.vbalance_mv, frame.vmax_mv, frame.vmin_mv
+    for name, millivolts in (("Vmin", vmin), ("Vmax", vmax), ("Vbalance", balance or LOWEST_CELL_MV)):
+        if not _of_a_cell(millivolts):
+            wrong.append(f"{name} {millivolts / 1000:.2f} V is no cell's voltage")
+    known = balance if balance and _of_a_cell(balance) else None
+    read: int | None = vmax
+    if not _of_a_cell(vmax):
+        read = known + OVER_VBALANCE_MV if known and vmax > HIGHEST_CELL_MV else None
+    elif known and known >= vmax:
+        wrong.append(f"Vbalance {known / 1000:.2f} V is not under Vmax {vmax / 1000:.2f} V")
+        known = None
+    top = known or max(0, (vmax if read is None else read) - round(settings.charge_margin_mv))
+    if not _of_a_cell(vmin):
+        advised = ADVISED_VMIN_MV[chemistry(settings, frame, vnom_mv(pack, frame))]
+        vmin = max(vmin, min(advised, top)) if vmin < LOWEST_CELL_MV else vmin
+    elif vmin >= top:
+        wrong.append(f"Vmin {vmin / 1000:.2f} V is not under Vbalance or Vmax")
+    vlow = pack.pair("vlow_mv")
+    if vlow and not vmin < vlow < top:
+        place = "over Vmin" if vlow <= vmin else "under Vbalance or Vmax"
+        wrong.append(f"Vlow {vlow / 1000:.2f} V is not {place}")
+        vlow = None
+    if not frame.capacity_wh:
+        wrong.append("the capacity is 0")
+    return Thresholds(vmin, vlow or None, top, read, "; ".join(wrong) or None)
+
+
+def _of_a_cell(millivolts: int) -> bool:
+    return LOWEST_CELL_MV <= millivolts <= HIGHEST_CELL_MV

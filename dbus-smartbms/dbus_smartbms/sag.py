@@ -49,16 +49,26 @@ class Lowest(NamedTuple):
 
 
 def follow(
-    lowest: Lowest, frame: Frame, capacity_mah: int, recovered_mv: int, flow_ma: int, now: float
+    lowest: Lowest,
+    frame: Frame,
+    vmin_mv: int,
+    capacity_mah: int,
+    recovered_mv: int,
+    flow_ma: int,
+    now: float,
 ) -> Lowest:
-    """After a frame.  Empty is over from ``recovered_mv`` on, or with a charge current over ``flow_ma``."""
+    """After a frame.
+
+    A cell is empty at ``vmin_mv``; that is over from ``recovered_mv`` on, or with a charge current over
+    ``flow_ma``.
+    """
     seen = (*lowest.seen_mv, frame.lowest_mv)[-SEEN:]
     return Lowest(
         mv_a=_learnt(lowest, frame, capacity_mah),
         current_ma=frame.current_ma,
         cell=frame.lowest_cell,
         seen_mv=seen,
-        empty_since=_empty(lowest.empty_since, seen, frame, recovered_mv, flow_ma, now),
+        empty_since=_empty(lowest.empty_since, seen, frame, vmin_mv, recovered_mv, flow_ma, now),
     )
 
 
@@ -77,9 +87,15 @@ def _learnt(lowest: Lowest, frame: Frame, capacity_mah: int) -> float:
 
 
 def _empty(
-    since: float | None, seen: tuple[int, ...], frame: Frame, recovered_mv: int, flow_ma: int, now: float
+    since: float | None,
+    seen: tuple[int, ...],
+    frame: Frame,
+    vmin_mv: int,
+    recovered_mv: int,
+    flow_ma: int,
+    now: float,
 ) -> float | None:
-    if len(seen) == SEEN and max(seen) <= frame.vmin_mv + EMPTY_MV:
+    if len(seen) == SEEN and max(seen) <= vmin_mv + EMPTY_MV:
         return now
     if since is None:
         return None

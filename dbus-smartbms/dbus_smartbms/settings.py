@@ -9,13 +9,18 @@ after reading and gives up at the first line outside a section.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 CAREFUL_RATE = 0.1
 """C: what stands in for a current cap or a rate that cannot be read."""
+
+
+Points = tuple[tuple[float, float], ...]
+"""A line through points: x rising, level past its ends."""
+Value = str | float | Points | None
+"""What an option may be."""
 
 
 class Option(NamedTuple):
@@ -31,6 +36,8 @@ class Option(NamedTuple):
     choices: tuple[str, ...] = ()
     caps: str = ""
     """The rate that becomes ``CAREFUL_RATE`` when this cannot be read."""
+    points: bool = False
+    """A line: ``SoC: rate`` in % and C, separated by commas; ``low`` to ``high`` are of the rate."""
 
     @property
     def name(self) -> str:
@@ -42,6 +49,8 @@ class Option(NamedTuple):
         """What may be written, for people."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.points:
+            return "SoC in %: rate in C, rising, such as 80: 0.5, 100: 0.05"
         if self.unit:
             return f"a number from {self.low:g} to {self.high:g} {self.unit}"
         return "a text"
@@ -126,12 +135,44 @@ OPTIONS = (
         0,
         100,
     ),
+    Option(
+        "limits",
+        "charge_soc_taper",
+        None,
+        "CCL by SoC, between the points in a straight line; unset, it is not; charge to full ignores it",
+        "C",
+        0,
+        5,
+        caps="charge_rate",
+        points=True,
+    ),
+    Option(
+        "limits",
+        "discharge_soc_taper",
+        None,
+        "DCL by SoC, likewise",
+        "C",
+        0,
+        5,
+        caps="discharge_rate",
+        points=True,
+    ),
+    Option(
+        "limits",
+        "charge_to_full_days",
+        None,
+        "Charge to full by itself when the pack was not full for so long; unset, it does not",
+        "days",
+        1,
+        365,
+    ),
     Option("link", "devices", "auto", "The cable: auto, a device path or a serial number"),
     Option("link", "hold_s", 10.0, "Silence after which the link counts as lost and CCL is 0", "s", 3, 30),
     Option("link", "ride_through_s", 60.0, "Silence after which DCL is 0 too, at least hold_s", "s", 3, 120),
     Option("log", "level", "info", "What is logged", choices=("debug", "info", "warning", "error")),
 )
 
+_SOC = Option("limits", "a point's SoC", None, "", *_PERCENT)
 _BY_NAME = {option.name: option for option in OPTIONS}
 
 
@@ -153,6 +194,9 @@ class Settings:
     charge_rate: float = 0.5
     discharge_rate: float = 1.0
     charge_margin_mv: float = 30.0
+    charge_soc_taper: Points | None = None
+    discharge_soc_taper: Points | None = None
+    charge_to_full_days: float | None = None
     devices: str = "auto"
     hold_s: float = 10.0
     ride_through_s: float = 60.0
@@ -213,41 +257,59 @@ def example() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _parse(option: Option, text: str) -> str | float | None:
+def _parse(option: Option, text: str) -> Value:
     """The value of an option.  Raises ValueError saying what is allowed."""
     if not text and option.default is None:
         return None
-    if option.choices:
-        for choice in option.choices:
-            if text.lower() == choice.lower():
-                return choice
-    elif not option.unit:
-        if text:
-            return text
-    else:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if option.low <= number <= option.high and "_" not in text:  # 1_0 is a number for Python alone
-            return number
-        if "," in text:
+    value: Value = text or None
+    if option.points:
+        value = _points(option, text)
+    elif option.choices:
+        value = next((choice for choice in option.choices if text.lower() == choice.lower()), None)
+    elif option.unit:
+        value = _number(option, text)
+        if value is None and "," in text:
             raise ValueError(f"{text!r} is not {option.allowed}; decimals take a point, not a comma")
-    raise ValueError(f"{text!r} is not {option.allowed}")
+    if value is None:
+        raise ValueError(f"{text!r} is not {option.allowed}")
+    return value
+
+
+def _number(option: Option, text: str) -> float | None:
+    """A number within the option's range, None where it is none."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    # 1_0 is a number for Python alone
+    return number if option.low <= number <= option.high and "_" not in text else None
+
+
+def _points(option: Option, text: str) -> Points | None:
+    """A line, None where it is none: each point a SoC and a rate, the SoC rising."""
+    points = []
+    for part in text.split(","):
+        first, _, second = part.partition(":")
+        soc, rate = _number(_SOC, first), _number(option, second)
+        if soc is None or rate is None:
+            return None
+        points.append((soc, rate))
+    rising = [soc for soc, _ in points]
+    return tuple(points) if rising == sorted(set(rising)) else None
 
 
 class _Reader:
     """Collects values and problems; a cap that cannot be read lands in ``careful``."""
 
     def __init__(self) -> None:
-        self.values: dict[str, str | float | None] = {}
+        self.values: dict[str, Value] = {}
         self.problems: list[str] = []
         self.careful: set[str] = set()
         self._lines: dict[str, int] = {}
         """Where the value of an option was first read."""
         self._path: Path | None = None
 
-    def override(self, option: Option, value: str | float | None) -> None:
+    def override(self, option: Option, value: Value) -> None:
         self.values[option.name] = value
         self._lines.pop(option.name, None)
 
@@ -306,14 +368,17 @@ class _Reader:
         self._lines.setdefault(option.name, number)
         self.values[option.name] = parsed
 
-    def _duplicate(self, where: str, option: Option, parsed: str | float | None) -> str | float | None:
+    def _duplicate(self, where: str, option: Option, parsed: Value) -> Value:
         """The later value counts; of two caps the lower, and a cap that is unset again stays."""
         numbers = [value for value in (self.values[option.name], parsed) if isinstance(value, float)]
         if option.caps and numbers:
             parsed = min(numbers)
         first = self._lines[option.name]
         again = f"[{option.section}] {option.key} is set again (first in line {first})"
-        self.problems.append(f"{where}: {again}; {_used(parsed)}")
+        used = _used(parsed)
+        if option.points:  # which of two lines is the lower is not the same everywhere
+            used = self._careful(option)
+        self.problems.append(f"{where}: {again}; {used}")
         return parsed
 
     def _unknown(self, where: str, section: str, key: str, *, has_value: bool) -> None:
@@ -332,10 +397,14 @@ class _Reader:
     def _fall_back(self, problem: str, option: Option, *, ignored: bool = False) -> None:
         instead = "" if ignored else f"; {_used(self.values.get(option.name, option.default))}"
         if option.caps:
-            self.careful.add(option.caps)
-            limit = "CCL" if option.caps == "charge_rate" else "DCL"
-            instead = f"; {limit} is at most {CAREFUL_RATE} C, so that a mistake raises no limit"
+            instead = f"; {self._careful(option)}"
         self.problems.append(problem + instead)
+
+    def _careful(self, option: Option) -> str:
+        """Let a careful rate stand in for a cap; says so."""
+        self.careful.add(option.caps)
+        limit = "CCL" if option.caps == "charge_rate" else "DCL"
+        return f"{limit} is at most {CAREFUL_RATE} C, so that a mistake raises no limit"
 
     def result(self) -> Configuration:
         known: dict[str, Any] = {_BY_NAME[name].key: value for name, value in self.values.items()}
@@ -361,9 +430,11 @@ class _Reader:
         return Configuration(Settings(**known), self.problems)
 
 
-def _used(value: str | float | None) -> str:
+def _used(value: Value) -> str:
     if value is None:
         return "it stays unset"
+    if isinstance(value, tuple):
+        return ", ".join(f"{soc:g}: {rate:g}" for soc, rate in value) + " is used"
     return f"{value:g} is used" if isinstance(value, float) else f"{value} is used"
 
 

@@ -3,7 +3,8 @@
 Chargers regulate at their own terminals, read a limit every 3 s, and under DC feed-in look at CVL alone and
 hold up to 0.4 V more.  So CVL comes down in steps, one for each time a charger needs to follow, until the
 cell obeys: what is remembered is the voltage that was asked for, never above the present one on the way
-down, so nothing winds up.  Up it goes rarely, in small steps.
+down, so nothing winds up.  Up it goes rarely, in small steps; but after a time without charging, back to
+where it was, if no cell asked for less meanwhile.
 
 Pure: no clock, no I/O.
 """
@@ -34,6 +35,8 @@ RISE_MV = 5
 """mV a cell: a step upwards."""
 MOST_MV = 30
 """mV a cell: a step down at most.  More of them follow if need be; one too deep would sell the battery."""
+LIES_MV = MOST_MV
+"""A cell so far over its target is not one of a pack that is discharged, whatever the sensor says."""
 BLOCK_MV = 10
 """mV a cell: a step down against a current that should not flow, and up again."""
 SEEN = 5
@@ -62,6 +65,7 @@ class Held(NamedTuple):
     """What is remembered of CVL."""
 
     cvl_mv: float | None = None
+    """What was asked for; None: nothing holds it down."""
     moved_at: float = float("-inf")
     over_mv: float = 0.0
     """How far the cell was over its target when CVL came down last; 0: CVL went up last."""
@@ -69,12 +73,29 @@ class Held(NamedTuple):
     """Before the next step upwards."""
     highest_mv: tuple[int, ...] = ()
     """Of the last frames, the newest last."""
+    before_mv: float | None = None
+    """CVL when charging was stopped, or what the cells have asked for since; None: it is not stopped."""
 
     def within(self, look: Cells) -> tuple[Held, float]:
         """What is remembered, between the bounds of now (a frame can bring other settings); and CVL."""
-        cvl = self.cvl_mv
-        cvl = float(look.top_mv) if cvl is None else float(max(min(cvl, look.top_mv), look.floor_mv))
+        if self.cvl_mv is None or self.cvl_mv >= look.top_mv:
+            return self._replace(cvl_mv=None), float(look.top_mv)
+        cvl = max(self.cvl_mv, float(look.floor_mv))
         return self._replace(cvl_mv=cvl), cvl
+
+    def stopped(self, look: Cells, *, over: bool) -> Held:
+        """Charging stops; CVL will come back to where it was, or to where it is with a cell ``over``."""
+        held, cvl = self.within(look)
+        before = cvl if held.before_mv is None else held.before_mv
+        return held._replace(before_mv=min(before, cvl) if over else before)
+
+    def back(self, look: Cells) -> Held:
+        """Charging goes on; nothing comes back under a cell that is near its target."""
+        if self.before_mv is None:
+            return self
+        far = look.highest_mv <= look.target_mv - RELEASE_MV
+        cvl = max(self.cvl_mv, self.before_mv) if far and self.cvl_mv is not None else self.cvl_mv
+        return self._replace(cvl_mv=cvl, before_mv=None)
 
     def saw(self, highest_mv: int) -> Held:
         """With one more frame."""
@@ -110,16 +131,18 @@ def _up(held: Held, now: float, cvl: float) -> tuple[Held, float]:
 def hold(held: Held, now: float, look: Cells) -> tuple[Held, float]:
     """What is remembered, and CVL, after a frame while charging is allowed.
 
-    Not down while the pack is discharged: a cell that is over its target and bleeds needs no lower voltage.
-    Where next to nothing seems to flow the sensor may be blind or dead: then down to one step under the
-    present voltage, which no charger charges at, and no further, for that would sell the battery.
+    Not down while the pack is discharged: a cell that is a little over its target and bleeds needs no lower
+    voltage.  Where next to nothing seems to flow, or the cell is too high for a discharge, the sensor may be
+    blind, dead or stuck: then down to one step under the present voltage, which no charger charges at, and
+    no further, for that would sell the battery.
     """
-    held, cvl = held.saw(look.highest_mv).within(look)
+    held, cvl = held.back(look).saw(look.highest_mv).within(look)
     over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
     if over > PLAY_MV:
         current, least = look.current_ma, float(look.floor_mv)
         if current is not None and current <= look.flow_ma:
-            least = cvl if current < -look.flow_ma else max(least, look.voltage_mv - look.cells * MOST_MV)
+            bleeds = current < -look.flow_ma and over <= LIES_MV
+            least = cvl if bleeds else max(least, look.voltage_mv - look.cells * MOST_MV)
         asked = max(min(cvl, float(look.voltage_mv)) - look.cells * min(over, MOST_MV), least)
         if asked < cvl and (abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV):
             return _down(held, now, asked, over)
@@ -143,13 +166,16 @@ def block(held: Held, now: float, look: Cells, *, begins: bool) -> tuple[Held, f
     # Without a sensor a pack above CVL is one that is being charged.
     flows_in = current > look.flow_ma if look.current_ma is not None else look.voltage_mv > cvl
     over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
-    enough = over <= PLAY_MV or current < -look.flow_ma
+    enough = over <= PLAY_MV or (current < -look.flow_ma and over <= LIES_MV)
+    held = held.stopped(look, over=over > PLAY_MV)
     if begins:
         asked = min(cvl, present) - (0 if enough else look.cells * min(over, MOST_MV))
         return _down(held, now, max(asked, float(look.floor_mv)), max(BLOCK_MV, over))
     if flows_in or not enough:
         if abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV:
             asked = min(cvl, present) - look.cells * min(max(BLOCK_MV, over), MOST_MV)
+            if current < -look.flow_ma:  # a sensor that may be right: one step under the present voltage
+                asked = max(asked, min(cvl, present - look.cells * MOST_MV))
             return _down(held, now, max(asked, float(look.floor_mv)), max(BLOCK_MV, over))
     elif current < -look.flow_ma and cvl < present and now - held.moved_at >= held.wait_s:
         return _up(held, now, min(cvl + look.cells * BLOCK_MV, present))

@@ -672,11 +672,11 @@ def test_an_empty_pack_is_stopped_before_the_bms_has_to() -> None:
 def test_cvl_is_cells_times_vbalance_and_margin() -> None:
     assert rules({"charge_margin_mv": 0.0}).cvl_mv == 16 * 3400
     assert rules({"charge_margin_mv": 27.5}).cvl_mv == 16 * 3428
-    assert rules(vbalance_mv=3650, vmax_mv=3660).cvl_mv == 16 * 3660, "never over Vmax"
+    assert rules(vbalance_mv=3650, vmax_mv=3660).cvl_mv == 16 * 3640, "20 mV under Vmax at most"
 
 
 @pytest.mark.parametrize(
-    ("vmax_mv", "target_mv"), [(3700, 3700), (20, 20), (0, 0)], ids=["ordinary", "under the margin", "0"]
+    ("vmax_mv", "target_mv"), [(3700, 3680), (20, 0), (0, 0)], ids=["ordinary", "under the margin", "0"]
 )
 def test_where_balancing_is_off_vbalance_is_vmax_less_the_margin(vmax_mv: int, target_mv: int) -> None:
     frame_ = frame(vbalance_mv=0, vmax_mv=vmax_mv)
@@ -778,7 +778,7 @@ def test_a_floor_over_cells_times_vmax_does_not_lift_cvl_over_it() -> None:
     pack = Pack()
     odd = {"vmin_mv": 3_600, "vmax_mv": 3_000, "status": DISCHARGE_ALLOWED, "current_ma": 50_000}
     for _ in range(10):
-        assert pack.send(**odd).cvl_mv == 16 * 3_000
+        assert pack.send(**odd).cvl_mv == 16 * 2_980
 
 
 @pytest.mark.parametrize(
@@ -808,7 +808,7 @@ def test_settings_without_sense_never_give_more_than_the_caps(odd: dict[str, Any
 
 def test_with_vmax_under_vbalance_vmax_counts() -> None:
     result = rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_345)
-    assert (result.cvl_mv, result.ccl_ma) == (16 * 3_350, 100_000)
+    assert (result.cvl_mv, result.ccl_ma) == (16 * 3_330, 16_666), "30 mV of taper, from 3.32 V"
     assert rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_350).ccl_ma == 0
 
 
@@ -926,9 +926,8 @@ def test_the_first_good_frames_heal_a_lost_link() -> None:
     assert first.state == "bulk"
     pack.send(2)
     assert pack.currents == (FULL_CCL // 4, FULL_DCL)
+    assert pack.limits.cvl_mv == 54_880, "where it was: no cell asked for less"
     assert pack.send(480).ccl_ma == FULL_CCL
-    assert 53_120 < pack.limits.cvl_mv < 54_880
-    assert pack.send(900).cvl_mv == 54_880
 
 
 def test_after_the_ride_through_discharging_comes_back_by_a_ramp_too() -> None:

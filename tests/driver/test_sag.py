@@ -25,7 +25,7 @@ class Cell:
         for _ in range(frames):
             self.now += 1.0
             one = frame(lowest_mv=lowest_mv, current_ma=current_ma, **other)
-            self.lowest = sag.follow(self.lowest, one, self.capacity_mah, 3000, 3_000, self.now)
+            self.lowest = sag.follow(self.lowest, one, one.vmin_mv, self.capacity_mah, 3000, 3_000, self.now)
         return self.lowest
 
     @property

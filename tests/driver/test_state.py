@@ -23,10 +23,14 @@ import rig
 from dbus_smartbms import state
 from dbus_smartbms.driver import SERVICE, STATE_S
 from dbus_smartbms.mirror import Counted
+from dbus_smartbms.rules import Wishes
+from dbus_smartbms.stages import Stage
+from dbus_smartbms.state import Pack, Saved
 
-HOUSE = Counted(16, 16_000, 57.25, 50.0)
-SHED = Counted(4, 2_000, 0.0, 100.0)
-ENTRY = HOUSE._asdict()
+FLOATING = Stage("float", 4000.0, 99.5, ended=True, asked_s=1.5, unfull_s=3.25, lasted_s=2.0, full_s=1.0)
+HOUSE = Pack(Counted(16, 16_000, 57.25, 50.0), FLOATING)
+SHED = Pack(Counted(4, 2_000, 0.0, 100.0))
+ENTRY = HOUSE.counted._asdict()
 
 
 def text_of(*, version: object = state.VERSION, **changes: Any) -> str:
@@ -46,23 +50,28 @@ def written(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("packs", [{}, {"AB12": HOUSE}, {"AB12": HOUSE, "ttyUSB0": SHED, "Küche \n": SHED}])
-def test_what_was_written_is_read(tmp_path: Path, packs: dict[str, Counted]) -> None:
+def test_what_was_written_is_read(tmp_path: Path, packs: dict[str, Pack]) -> None:
     path = tmp_path / "state.json"
-    state.write(path, packs)
-    assert state.read(path) == packs
+    for wishes in (Wishes(), Wishes(12.5, None), Wishes(0, 10_000)):
+        state.write(path, Saved(packs, wishes))
+        assert state.read(path) == Saved(packs, wishes)
     assert folder(tmp_path) == {"state.json"}
 
 
 def test_the_ends_of_every_number_are_read(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    packs = {"least": Counted(0, 0, 0, 0), "most": Counted(255, 6_553_500, 100, 100.0)}
-    state.write(path, packs)
-    assert state.read(path) == packs
+    most = Stage("absorption", 10**9, 100, False, 10**9, 10**9, 10**9, 10**9)
+    packs = {
+        "least": Pack(Counted(0, 0, 0, 0), Stage("bulk", 0, 0, False, 0, 0, 0, 0)),
+        "most": Pack(Counted(255, 6_553_500, 100, 100.0), most),
+    }
+    state.write(path, Saved(packs))
+    assert state.read(path) == Saved(packs)
 
 
 def test_no_file_is_nothing_saved(tmp_path: Path) -> None:
-    assert state.read(tmp_path / "state.json") == {}
-    assert state.read(tmp_path / "no folder" / "state.json") == {}
+    assert state.read(tmp_path / "state.json") == Saved()
+    assert state.read(tmp_path / "no folder" / "state.json") == Saved()
     assert folder(tmp_path) == set()
 
 
@@ -83,6 +92,27 @@ NO_PACK: list[object] = [
 NAN, INFINITE = float("nan"), float("inf")
 MOST = {"cells": 255, "capacity_wh": 6_553_500, "soc": 100, "bms_soc": 100}
 NO_NUMBER: list[object] = [True, False, None, "50", [], [50], {}, NAN, INFINITE, -INFINITE, -1, -0.001, 1e300]
+NO_OBJECT: list[object] = [None, [], "bulk", 1, {"note": 1}]
+CHARGE = "name, since_s, soc, ended, asked_s, unfull_s, lasted_s, full_s"
+NO_STAGE: list[tuple[object, str]] = [
+    *((stage, f"of a charge it has to say {CHARGE}, and nothing else")
+      for stage in NO_OBJECT),
+    ({"name": "storage"}, "name is 'storage', not what it can be"),
+    ({"name": None}, "name is None, not what it can be"),
+    ({"ended": 1}, "ended is 1, not what it can be"),
+    ({"ended": None}, "ended is None, not what it can be"),
+    ({"since_s": None}, "since_s is None, not a number from 0 to 1000000000"),
+    ({"asked_s": -1}, "asked_s is -1, not a number from 0 to 1000000000"),
+    ({"soc": 100.5}, "soc is 100.5, not a number from 0 to 100"),
+    ({"soc": True}, "soc is True, not a number from 0 to 100"),
+]  # fmt: skip
+NO_WISHES: list[tuple[object, str]] = [
+    *((wishes, "of the wishes it has to say max_charge_current, max_discharge_current, and nothing else")
+      for wishes in NO_OBJECT),
+    ({"max_charge_current": -1}, "max_charge_current is -1, not a number from 0 to 10000"),
+    ({"max_discharge_current": 10_001}, "max_discharge_current is 10001, not a number from 0 to 10000"),
+    ({"max_discharge_current": "5"}, "max_discharge_current is '5', not a number from 0 to 10000"),
+]  # fmt: skip
 DAMAGED = [
     *((text, ".+") for text in NO_JSON),
     *((text, "it does not say its version") for text in NO_VERSION),
@@ -93,6 +123,8 @@ DAMAGED = [
        "of a pack it has to say cells, capacity_wh, soc, bms_soc, and nothing else") for entry in NO_PACK),
     *((text_of(**{key: value}), f"{key} is {re.escape(repr(value))}, not a number from 0 to {MOST[key]}")
       for key in ENTRY for value in [*NO_NUMBER, MOST[key] + 1, MOST[key] + 0.001]),
+    *((text_of(stage=stage), why) for stage, why in NO_STAGE),
+    *((json.dumps({"version": 1, "packs": {}, "wishes": wishes}), why) for wishes, why in NO_WISHES),
     (text_of(soc="5" * 10_000), "soc is '5{39}, not a number from 0 to 100"),
     (text_of(cells=10**300), "cells is 10{39}, not a number from 0 to 255"),
 ]  # fmt: skip
@@ -103,7 +135,11 @@ JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(ENTRY)),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
-        st.dictionaries(st.sampled_from(["version", "packs", "AB12", *ENTRY]), inner, max_size=5),
+        st.dictionaries(
+            st.sampled_from(["version", "packs", "AB12", "stage", "wishes", "name", *ENTRY]),
+            inner,
+            max_size=5,
+        ),
         inner.map(lambda one: {"version": 1, "packs": one}),
         inner.map(lambda one: {"version": 1, "packs": {"AB12": one}}),
     ),
@@ -149,17 +185,17 @@ def test_whatever_is_in_the_file_is_read_or_ignored(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "state.json"
         path.write_bytes(data)
-        packs, said = None, ""
+        saved, said = None, ""
         try:
-            packs = state.read(path)
+            saved = state.read(path)
         except ValueError as error:
             said = str(error)
-        if packs is None:
+        if saved is None:
             assert said.startswith(f"the state file {path} ")
             assert said.endswith(": it is ignored")
         else:
-            state.write(path, packs)
-            assert state.read(path) == packs
+            state.write(path, saved)
+            assert state.read(path) == saved
 
 
 def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
@@ -175,27 +211,27 @@ def test_a_file_in_the_folders_place_is_named(tmp_path: Path) -> None:
 
 def test_folders_that_are_missing_are_made(tmp_path: Path) -> None:
     path = tmp_path / "data" / "conf" / "state.json"
-    state.write(path, {"AB12": HOUSE})
-    assert state.read(path) == {"AB12": HOUSE}
+    state.write(path, Saved({"AB12": HOUSE}))
+    assert state.read(path) == Saved({"AB12": HOUSE})
 
 
 def test_what_a_power_cut_left_behind_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    state.write(path, {"AB12": HOUSE})
+    state.write(path, Saved({"AB12": HOUSE}))
     (tmp_path / "state.json.new").write_text(text_of()[:20])
-    assert state.read(path) == {"AB12": HOUSE}
-    state.write(path, {"AB12": SHED})
-    assert state.read(path) == {"AB12": SHED}
+    assert state.read(path) == Saved({"AB12": HOUSE})
+    state.write(path, Saved({"AB12": SHED}))
+    assert state.read(path) == Saved({"AB12": SHED})
     assert folder(tmp_path) == {"state.json"}
 
 
 def test_the_file_is_replaced_never_changed(tmp_path: Path) -> None:
     """Whoever has the old one open goes on reading all of it: it was not written into."""
     path = tmp_path / "state.json"
-    state.write(path, {"AB12": HOUSE})
+    state.write(path, Saved({"AB12": HOUSE}))
     with path.open() as old:
-        state.write(path, {"AB12": SHED})
-        assert json.loads(old.read())["packs"]["AB12"] == HOUSE._asdict()
+        state.write(path, Saved({"AB12": SHED}))
+        assert json.loads(old.read())["packs"]["AB12"]["soc"] == 57.25
 
 
 @contextlib.contextmanager
@@ -210,32 +246,32 @@ def at_most(what: int, number: int) -> Iterator[None]:
 
 
 def unharmed(path: Path) -> None:
-    assert state.read(path) == {"AB12": HOUSE}
+    assert state.read(path) == Saved({"AB12": HOUSE})
     assert folder(path.parent) == {path.name}
 
 
 def test_a_disk_that_gets_full_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    state.write(path, {"AB12": HOUSE})
+    state.write(path, Saved({"AB12": HOUSE}))
     with at_most(resource.RLIMIT_FSIZE, 50), pytest.raises(OSError, match="File too large"):
-        state.write(path, {"AB12": SHED})
+        state.write(path, Saved({"AB12": SHED}))
     unharmed(path)
 
 
 def test_a_file_that_cannot_be_opened_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    state.write(path, {"AB12": HOUSE})
+    state.write(path, Saved({"AB12": HOUSE}))
     with at_most(resource.RLIMIT_NOFILE, 0), pytest.raises(OSError, match="Too many open files"):
-        state.write(path, {"AB12": SHED})
+        state.write(path, Saved({"AB12": SHED}))
     unharmed(path)
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    state.write(path, {"AB12": HOUSE})
+    state.write(path, Saved({"AB12": HOUSE}))
     (tmp_path / "state.json.new").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
-        state.write(path, {"AB12": SHED})
+        state.write(path, Saved({"AB12": SHED}))
     unharmed(path)
 
 
@@ -243,7 +279,7 @@ def test_a_folder_in_the_files_place_stays_and_nothing_is_left_behind(tmp_path: 
     path = tmp_path / "state.json"
     path.mkdir()
     with pytest.raises(IsADirectoryError):
-        state.write(path, {"AB12": SHED})
+        state.write(path, Saved({"AB12": SHED}))
     assert path.is_dir()
     assert folder(tmp_path) == {"state.json"}
 
@@ -251,7 +287,7 @@ def test_a_folder_in_the_files_place_stays_and_nothing_is_left_behind(tmp_path: 
 def test_a_file_in_the_folders_place_stays(tmp_path: Path) -> None:
     (tmp_path / "conf").write_text("mine")
     with pytest.raises(FileExistsError):
-        state.write(tmp_path / "conf" / "state.json", {"AB12": SHED})
+        state.write(tmp_path / "conf" / "state.json", Saved({"AB12": SHED}))
     assert (tmp_path / "conf").read_text() == "mine"
 
 
@@ -274,6 +310,10 @@ FULL = {"lowest_mv": 3400, "highest_mv": 3410}
 OPTIONS = ("--set", "pack.generation=A", "--set", "pack.mode=normal", "--set", "link.hold_s=30")
 
 
+COUNTED = Counted(16, 16_000, 100.0, 50.0)
+"""What is saved of that."""
+
+
 async def socs(bus: rig.Daemon) -> tuple[float, float]:
     """The BMS's and the mirror's state of charge on the bus."""
     async with rig.Client(bus.address, SERVICE) as client:
@@ -287,7 +327,7 @@ async def test_the_mirrors_soc_outlives_the_driver_and_soc_stays_the_bmss(
     with rig.driver(tmp_path, bus.address, *OPTIONS, "--state", str(path)) as driver:
         await driver.ready(**FULL)
         assert await socs(bus) == (50.0, 100.0)
-    assert state.read(path) == {"tty": Counted(16, 16_000, 100.0, 50.0)}
+    assert {cable: pack.counted for cable, pack in state.read(path).packs.items()} == {"tty": COUNTED}
     for options, mirrors in ((("--state", str(path)), 100.0), ((), 50.0)):
         with rig.driver(tmp_path, bus.address, *OPTIONS, *options) as driver:
             await driver.ready()
@@ -297,11 +337,12 @@ async def test_the_mirrors_soc_outlives_the_driver_and_soc_stays_the_bmss(
 
 async def test_what_was_saved_of_another_pack_is_kept(tmp_path: Path, bus: rig.Daemon) -> None:
     path = tmp_path / "state.json"
-    state.write(path, {"shed": SHED})
+    state.write(path, Saved({"shed": SHED}))
     with rig.driver(tmp_path, bus.address, *OPTIONS, "--state", str(path)) as driver:
         await driver.ready(**FULL)
         assert await socs(bus) == (50.0, 100.0)
-    assert state.read(path) == {"shed": SHED, "tty": Counted(16, 16_000, 100.0, 50.0)}
+    packs = state.read(path).packs
+    assert (packs["shed"], packs["tty"].counted, len(packs)) == (SHED, COUNTED, 2)
 
 
 async def test_a_damaged_state_file_is_said_once_and_replaced_at_the_end(
@@ -317,14 +358,14 @@ async def test_a_damaged_state_file_is_said_once_and_replaced_at_the_end(
         f"WARNING the state file {path} is damaged (soc is -1, not a number from 0 to 100): it is ignored"
         in driver.process.text.splitlines()
     )
-    assert state.read(path) == {"tty": Counted(16, 16_000, 100.0, 50.0)}
+    assert {cable: pack.counted for cable, pack in state.read(path).packs.items()} == {"tty": COUNTED}
 
 
 async def test_a_state_file_that_cannot_be_written_is_said_and_the_status_is_0(
     tmp_path: Path, bus: rig.Daemon
 ) -> None:
     path = tmp_path / "state.json"
-    state.write(path, {"tty": HOUSE})
+    state.write(path, Saved({"tty": HOUSE}))
     (tmp_path / "state.json.new").symlink_to("/dev/full")
     with rig.driver(tmp_path, bus.address, *OPTIONS, "--state", str(path)) as driver:
         await driver.ready(**FULL)
@@ -334,7 +375,7 @@ async def test_a_state_file_that_cannot_be_written_is_said_and_the_status_is_0(
     assert str(path) in lines[0]
     assert "cannot be written" in lines[0]
     assert "No space left on device" in lines[0]
-    assert state.read(path) == {"tty": HOUSE}
+    assert state.read(path) == Saved({"tty": HOUSE})
 
 
 async def test_without_frames_the_state_file_is_left_alone(tmp_path: Path) -> None:
@@ -342,7 +383,7 @@ async def test_without_frames_the_state_file_is_left_alone(tmp_path: Path) -> No
     with rig.driver(tmp_path, "unix:path=/nowhere", "--state", str(path)) as driver:
         await driver.logged("reading ")
     assert not path.exists()
-    state.write(path, {"tty": HOUSE})
+    state.write(path, Saved({"tty": HOUSE}))
     before = written(path)
     with rig.driver(tmp_path, "unix:path=/nowhere", "--state", str(path)) as driver:
         await driver.logged("reading ")
@@ -379,7 +420,7 @@ def note(event, args):
 sys.addaudithook(note)
 """
 """Notes in the log whatever is opened to be written, made, moved or removed, until the driver has ended."""
-HURRIED = RUN.replace("status", "driver.STATE_S = 0.02\nstatus", 1)
+HURRIED = RUN.replace("status", "driver.STATE_S = driver.WISH_S = 0.01\nstatus", 1)
 """The driver with no time between two writings of its state file."""
 
 
@@ -409,7 +450,7 @@ async def test_between_two_ends_it_is_written_now_and_then_but_not_the_same_agai
         await rig.until(lambda: "reading " in log.read_text())
         await line.pour(rig.frame(0), rig.frame(1, **FULL))
         await rig.until(
-            lambda: path.exists() and state.read(path) == {"tty": Counted(16, 16_000, 100.0, 50.0)}
+            lambda: path.exists() and [pack.counted for pack in state.read(path).packs.values()] == [COUNTED]
         )
         before = written(path)
         await line.pour(rig.frame(2, **FULL))  # nothing of it is new

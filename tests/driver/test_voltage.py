@@ -202,7 +202,8 @@ def test_where_charging_ends_it_goes_to_the_present_voltage() -> None:
 
 def test_for_a_cell_over_its_target_it_goes_lower_at_once() -> None:
     assert Loop().block(54_500, begins=True, highest_mv=3700) == 54_500 - CELLS * 30
-    assert Loop().block(54_500, begins=True, highest_mv=3700, current_ma=-20_000) == 54_500
+    assert Loop().block(54_500, begins=True, highest_mv=3450, current_ma=-20_000) == 54_500
+    assert Loop().block(54_500, begins=True, highest_mv=3700, current_ma=-20_000) == 54_500 - CELLS * 30
 
 
 @pytest.mark.parametrize(
