@@ -359,6 +359,43 @@ def lines(law: str, chosen: Sequence[Scenario], done: dict[Job, Outcome]) -> Ite
                 yield f"    seed {seed}: first {outcome.first_bad}"
 
 
+TOTALS = (
+    Column("trips", 8, lambda ours, _: f"{sum(o.trips for o in ours)}"),
+    Column(">Vmax", 8, lambda ours, _: f"{max(o.over_vmax_mv for o in ours):.0f}"),
+    Column(">+50mV", 9, lambda ours, _: f"{max(o.over_mv for o in ours):.0f}"),
+    Column("s", 8, lambda ours, _: f"{max(o.over_s for o in ours)}"),
+    Column("<Vmin", 8, lambda ours, _: f"{max(o.under_mv for o in ours):.0f}"),
+    Column("taken%", 12, against("taken_wh")),
+    Column("deliv%", 12, against("delivered_wh")),
+    Column("not full", 10, lambda ours, ideals: f"{missed(ours, ideals)}"),
+    Column("CVL/h", 10, plain("cvl_changes")),
+    Column("swing/h", 11, plain("swings", ".1f")),
+    Column("sold Wh", 10, lambda ours, _: f"{sum(o.sold_wh for o in ours):.0f}"),
+)
+"""Of all scenarios and seeds together: sums of trips and of what was sold, else median|worst or the worst."""
+
+
+def missed(outcomes: Sequence[Outcome], ideals: Sequence[Outcome]) -> int:
+    """In how many runs the BMS never called the pack full where the ideal's did."""
+    pairs = zip(outcomes, ideals, strict=True)
+    return sum(outcome.full_h is None and ideal.full_h is not None for outcome, ideal in pairs)
+
+
+def totals(laws: Sequence[str], done: dict[Job, Outcome]) -> Iterator[str]:
+    """The laws side by side, over the runs that all of them made."""
+    yield f"{'law':22}" + "".join(f"{column.head:>{column.width}}" for column in TOTALS)
+    common = [
+        (name, seed)
+        for name, one, seed in done
+        if one == "ideal" and all((name, law, seed) in done for law in laws)
+    ]
+    ideals = [done[name, "ideal", seed] for name, seed in common]
+    for law in laws:
+        outcomes = [done[name, law, seed] for name, seed in common]
+        yield f"{law:22}" + "".join(f"{c.cell(outcomes, ideals):>{c.width}}" for c in TOTALS)
+    yield f"{len(common)} runs of each law: scenarios and seeds that all of them have"
+
+
 def jobs(chosen: Sequence[Scenario], laws: Sequence[str], options: argparse.Namespace) -> list[Job]:
     """What has to be run, the longest first; each run of a law needs the ideal's beside it."""
     wanted = dict.fromkeys(
@@ -391,7 +428,7 @@ def arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--law", action="append", choices=[*LAWS, "all"], help="ours, unless told otherwise")
     add("--scenario", action="append", metavar="NAME", help="its name or a part of it; all, without this")
-    add("--seeds", type=int, default=10, help="how many (%(default)s), of ours and the ideal")
+    add("--seeds", type=int, help="how many (10; with --quick 1), of ours and the ideal")
     add("--others", type=int, default=3, metavar="SEEDS", help="of the laws beside it (%(default)s)")
     add("--first-seed", type=int, default=1, help="(%(default)s) tune on others than you report")
     add("--quick", action="store_true", help="one seed, no scenario of days: two minutes")
@@ -399,7 +436,7 @@ def arguments() -> argparse.Namespace:
     add("--list", action="store_true", help="the scenarios, and why")
     add("--jobs", type=int, default=multiprocessing.cpu_count(), help="(%(default)s)")
     options = parser.parse_args()
-    options.seeds = 1 if options.quick else options.seeds
+    options.seeds = options.seeds or (1 if options.quick else 10)
     if not choose(options.scenario or [""], quick=options.quick):
         parser.error(f"no scenario is called {' or '.join(options.scenario)}: --list names them")
     return options
@@ -428,6 +465,7 @@ def main() -> None:
         count = max(sum(job[:2] == (scenario.name, law) for job in wanted) for scenario in chosen)
         print(f"\n{law}: median|worst of {count} seeds from {options.first_seed}")
         print(*lines(law, chosen, done), sep="\n")
+    print("\nall scenarios together", *totals(laws, done), sep="\n")
     step_us = statistics.median(outcome.step_us for outcome in done.values())
     law_us = {law: statistics.median(o.law_us for job, o in done.items() if job[1] == law) for law in laws}
     print(

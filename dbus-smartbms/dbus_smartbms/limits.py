@@ -20,7 +20,7 @@ from .sag import Lowest, follow
 from .settings import Settings
 from .stages import FLOAT, Look, Stage
 from .stages import step as next_stage
-from .voltage import Cells, Held, block, hold
+from .voltage import Cells, Held, block, hold, soon_mv
 
 PERMITS = 3
 """Frames in a row that have to permit before a direction is allowed (again)."""
@@ -157,6 +157,7 @@ def step(
     if fresh:
         look = _progress(view, denied=no_charge is not None, critical=relays.charge.forbids)
         stage = next_stage(stage, look, dt_s)
+    view = view._replace(stage=stage)
     if stage.ended and no_charge is not None and not lost and relays.charge.forbids is None:
         no_charge = "full: the BMS has ended the charge"
     charge, ccl = _direct(
@@ -173,7 +174,7 @@ def step(
         _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", relays.load.forbids, spent),
         fresh, now, dt_s,
     )  # fmt: skip
-    target_mv, eased_s = _ease(memory, view, stage, dt_s)
+    target_mv, eased_s = _ease(memory, view, dt_s)
     cvl, held = _voltage(memory, view, ccl, target_mv, lost=lost, starting=charge.ceiling_ma is None)
     limits = Limits(
         cvl.amount, ccl.amount, dcl.amount, cvl.reason, ccl.reason, dcl.reason,
@@ -211,11 +212,11 @@ def _progress(view: Now, *, denied: bool, critical: str | None) -> Look:
     )  # fmt: skip
 
 
-def _ease(memory: Memory, view: Now, stage: Stage, dt_s: float) -> tuple[int, float]:
+def _ease(memory: Memory, view: Now, dt_s: float) -> tuple[int, float]:
     """What CVL is made of, mV a cell, on its way between absorption and float; at once at the start."""
     top, mv, eased_s = _top_mv(view), memory.target_mv, memory.eased_s + dt_s
     low = min(top, view.float_mv)
-    goal = low if stage.name == FLOAT else top
+    goal = low if view.stage.name == FLOAT else top
     if mv is None or not low <= mv <= top:
         return goal, 0.0
     if mv > goal and eased_s >= EASE_DOWN_S:
@@ -254,6 +255,10 @@ def _look(
     if fresh:
         lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flow_ma, now)
     charge, discharge = caps(settings, pack, wishes)
+    soon = 0.0
+    if fresh and frame.highest_mv >= volts.balance_mv:
+        seen = memory.held.saw(frame.highest_mv).highest_mv
+        soon = soon_mv((*seen[:-1], min(seen[-2:])), pack.interval_s)  # one reading alone is no rise
     celsius = CELSIUS[settings.temperature]
     judged = not may_bleed(frame.hottest_cell, frame, frame.vbalance_mv)
     return Now(
@@ -276,6 +281,7 @@ def _look(
         discharge=discharge,
         coldest_c=celsius(frame.coldest_raw),
         hottest_c=celsius(frame.hottest_raw) if judged else None,
+        soon_mv=soon,
     )
 
 
@@ -331,7 +337,7 @@ def _voltage(
     frame, cells, top = view.frame, view.frame.cells, _top_mv(view)
     base = Cap(cells * target_mv, f"{cells} cells x {target_mv / 1000:.2f} V")
     if target_mv < top:
-        base = base._replace(reason=f"{memory.stage.name}: {base.reason}")
+        base = base._replace(reason=f"{view.stage.name}: {base.reason}")
     floor_mv = min(view.floor_mv, base.amount)
     look = Cells(
         cells, frame.voltage_mv, frame.highest_mv, top, base.amount, floor_mv,

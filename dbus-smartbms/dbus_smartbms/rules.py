@@ -73,6 +73,8 @@ class Now(NamedTuple):
     coldest_c: float
     hottest_c: float | None
     """None where it may be that of a bleeding board: then the BMS's light decides."""
+    soon_mv: float = 0.0
+    """Where the highest cell will be in some seconds, if it is over Vbalance and rises."""
 
     @property
     def rest_mv(self) -> float:
@@ -132,12 +134,12 @@ def _cap(settings: Settings, frame: Frame, capacity: int, amps: float | None, na
 
 
 def _charge_taper(now: Now) -> Cap:
-    """Straight from the cap at Vbalance to the foot at Vmax, by the highest cell."""
+    """Straight from the cap at Vbalance to the foot at Vmax, by the highest cell, seen coming."""
     vmax = now.volts.vmax_mv
     if vmax is None:
         return Cap(0, f"nothing says how far to charge: {now.volts.wrong}")
     start = min(now.volts.balance_mv, vmax - 1)
-    share = (vmax - now.highest_mv) / (vmax - start)
+    share = (vmax - max(now.highest_mv, now.soon_mv)) / (vmax - start)
     if share >= 1:
         return now.charge
     reason = f"{highest_cell(now)}: charging tapers from {start / 1000:.2f} V"

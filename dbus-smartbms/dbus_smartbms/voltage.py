@@ -102,17 +102,21 @@ class Held(NamedTuple):
         return self._replace(highest_mv=(*self.highest_mv, highest_mv)[-SEEN:])
 
 
+def soon_mv(seen: tuple[int, ...], interval_s: float) -> float:
+    """Where the highest cell will be when a step has shown, if it goes on rising; less a noise's worth."""
+    newest = seen[-1]
+    rise = max(0, newest - max(seen[:2])) / (interval_s * (len(seen) - 1)) if len(seen) == SEEN else 0.0
+    return newest + rise * AHEAD_S - AHEAD_MV
+
+
 def over_mv(seen: tuple[int, ...], target_mv: int, interval_s: float) -> float:
     """How far the highest cell is over its target, or soon will be; negative: under it.
 
     Some frames have to agree on a little; one is enough for a lot, and a rise that goes on is looked ahead.
     """
-    newest = seen[-1]
-    jumped = newest - target_mv - JUMP_MV
+    jumped = seen[-1] - target_mv - JUMP_MV
     over = min(seen[-AGREE:]) - target_mv if len(seen) >= AGREE else jumped
-    rise = max(0, newest - max(seen[:2])) / (interval_s * (len(seen) - 1)) if len(seen) == SEEN else 0.0
-    coming = newest + rise * AHEAD_S - target_mv - AHEAD_MV
-    return max(over, jumped, coming)
+    return max(over, jumped, soon_mv(seen, interval_s) - target_mv)
 
 
 def _down(held: Held, now: float, cvl: float, over: float) -> tuple[Held, float]:

@@ -32,7 +32,11 @@ from smartbms_protocol import layout
 LIBRARIES = ["dbus_next", "dbus_fast"]
 DAEMON = "org.freedesktop.DBus"
 NO_VALUE = {"Value": {"ai": []}, "Text": {"s": "---"}}
-WRITEABLE = {"/CustomName", "/Battery/Request/Id", "/History/Clear"}
+CONTROLS = "/SwitchableOutput"
+WRITEABLE = {
+    "/CustomName", "/Battery/Request/Id", "/History/Clear", f"{CONTROLS}/charge_to_full/State",
+    f"{CONTROLS}/max_charge_current/Dimming", f"{CONTROLS}/max_discharge_current/Dimming",
+}  # fmt: skip
 
 
 def all_paths(cells: int) -> dict[str, str]:
@@ -221,6 +225,56 @@ async def test_an_accepted_write_is_announced_before_its_answer(client: rig.Clie
         ]
         assert await client.write("/CustomName", {"s": name}) == 0
         assert len(client.signals) == 1, "an equal value changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "limit"),
+    [
+        ("max_charge_current", 151.5, "Charge"),
+        ("max_discharge_current", 303.0, "Discharge"),
+    ],
+)
+async def test_a_current_is_lowered_over_the_bus_and_never_lifted(
+    tmp_path: Path, name: str, most: float, limit: str
+) -> None:
+    path = f"{CONTROLS}/{name}/Dimming"
+    with rig.daemon(tmp_path) as daemon, rig.driver(tmp_path, daemon.address) as driver:
+        await driver.ready()
+        async with rig.Client(daemon.address, SERVICE) as client:
+            assert (
+                await client.get(path) == await client.get(f"{CONTROLS}/{name}/Settings/DimmingMax") == most
+            )
+            for form, code in (
+                ({"d": most + 0.1}, 2), ({"d": 1e9}, 2), ({"i": -1}, 2), ({"d": -0.1}, 2), ({"s": "50"}, 1),
+                ({"d": float("nan")}, 1), ({"d": float("inf")}, 1), ({"ai": []}, 1),
+            ):  # fmt: skip
+                assert await client.write(path, form) == code, form
+                assert await client.get(path) == most
+            client.signals.clear()
+            assert await client.write(path, {"i": 40}) == 0
+            assert rig.plain(client.signals[0].body[0])[path]["Value"] == {"d": 40.0}
+            await driver.line.pour(rig.frame(4))
+            await rig.until(lambda: shows(client, f"/Info/Max{limit}Current", 40.0))
+            assert await client.get(f"/Info/{limit}Limitation") == "maximum set on the GX 40 A"
+            assert await client.write(path, {"d": most}) == 0
+            assert await client.get(path) == most
+            await driver.line.pour(rig.frame(5))
+            await rig.until(
+                lambda: shows(client, f"/Info/{limit}Limitation", f"rises slowly again to {most:.0f} A")
+            )
+    assert f"highest {'CCL' if limit == 'Charge' else 'DCL'} set over the bus: 40 A" in driver.process.text
+
+
+async def test_charge_to_full_is_begun_and_ended_over_the_bus(client: rig.Client) -> None:
+    path = f"{CONTROLS}/charge_to_full/State"
+    assert await client.get(path) == 0
+    for form, code in (({"i": 2}, 2), ({"i": -1}, 2), ({"s": "1"}, 1), ({"d": 0.5}, 1)):
+        assert await client.write(path, form) == code, form
+    assert await client.write(path, {"i": 1}) == 0
+    assert await client.get(f"{CONTROLS}/charge_to_full/Status") == 9
+    assert await client.get("/Info/ChargeMode") == "Bulk, charging to full"
+    assert await client.write(path, {"i": 0}) == 0
+    assert (await client.get(path), await client.get("/Info/ChargeMode")) == (0, "Bulk")
 
 
 async def test_a_cleared_history_begins_anew(pack: Pack, client: rig.Client) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 
 import rig
 from dbus_smartbms.bus import BusError, Connection
-from dbus_smartbms.driver import SERVICE
+from dbus_smartbms.driver import SERVICE, Driver
+from dbus_smartbms.settings import Configuration
+from smartbms_protocol import encode
 
 
 class Setup:
@@ -309,3 +312,26 @@ async def test_an_error_in_the_way_of_a_byte_ends_the_process_with_its_reason(tm
     assert process.returncode == 1
     assert b"ended by an error" in text
     assert b"ValueError: a fault of ours" in text
+
+
+def test_a_change_of_reasons_alone_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """And noise in the numbers of a reason never."""
+    one, now = Driver(Configuration()), [1000.0]
+    one._clock = lambda: now[0]
+
+    def lines(frames: int, **changes: Any) -> list[str]:
+        caplog.clear()
+        for _ in range(frames):
+            now[0] += 1.0
+            one._received(encode(rig.frame(int(now[0]), **changes)), False)
+        return [record.getMessage() for record in caplog.records if "CVL" in record.getMessage()]
+
+    caplog.set_level(logging.INFO)
+    assert len(lines(3)) == 2, "the first frame, and the third that permits"
+    tapering = "cell 7 at 2.950 V: more would let it sag to Vmin"
+    assert lines(59, lowest_mv=2950) == []
+    (line,) = lines(1, lowest_mv=2950)
+    assert tapering in line
+    assert lines(100, lowest_mv=2945) == []
+    (line,) = lines(200)
+    assert "rises slowly again" in line or "1 C of" in line

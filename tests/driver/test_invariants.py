@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.limits import RAMP_S, Limits
 from dbus_smartbms.ratings import LOWEST_CELL_MV, capacity_mah
+from dbus_smartbms.rules import Wishes
 from dbus_smartbms.settings import Settings
 from rig import FRAME
 from smartbms_protocol import Frame, encode, read
@@ -33,11 +34,13 @@ BOTH = CHARGE_ALLOWED | DISCHARGE_ALLOWED
 
 
 class Event(NamedTuple):
-    """A frame, damaged bytes, or neither (a tick), so many seconds after the last."""
+    """A frame, damaged bytes, or neither (a tick), so many seconds after the last; before it, writes."""
 
     after: float
     frame: Frame | None = None
     garbage: bytes = b""
+    wishes: Wishes | None = None
+    to_full: bool | None = None
 
 
 # Frames: mostly near the edges that the rules look at, sometimes anything at all.
@@ -121,12 +124,14 @@ def stories(draw: st.DrawFn) -> list[Event]:
         lowest_mv=3_310, highest_mv=3_330, cell=1,
     )  # fmt: skip
     events = [Event(1.0, calm)] * begin
-    for kind in draw(st.lists(st.sampled_from("ffffcccttgho"), min_size=1, max_size=25)):
+    for kind in draw(st.lists(st.sampled_from("ffffcccttghow"), min_size=1, max_size=25)):
         after = draw(GAPS)
         if kind == "t":
             events.append(Event(after))
         elif kind == "g":
             events.append(Event(after, garbage=draw(st.binary(min_size=1, max_size=150))))
+        elif kind == "w":
+            events.append(Event(after, wishes=draw(WISHES), to_full=draw(st.booleans())))
         elif kind == "c":
             events.append(Event(1.0, calm))
         elif kind == "o":
@@ -140,6 +145,8 @@ def stories(draw: st.DrawFn) -> list[Event]:
 
 
 AMPS = st.one_of(st.none(), st.sampled_from([0.0, 0.3, 50.0, 10_000.0]))
+WISHES = st.builds(Wishes, AMPS, AMPS)
+TAPERS = st.sampled_from([None, None, ((20.0, 0.0), (80.0, 0.7)), ((90.0, 0.5), (95.0, 0.0)), ((50.0, 5.0),)])
 RATES = st.sampled_from([0.0, 0.1, 0.5, 5.0])
 CELSIUS = st.one_of(st.none(), st.none(), st.sampled_from([-40.0, 5.0, 45.0, 85.0]))
 CONFIGURATIONS = st.builds(
@@ -153,6 +160,8 @@ CONFIGURATIONS = st.builds(
     max_charge_current=AMPS, max_discharge_current=AMPS, charge_rate=RATES, discharge_rate=RATES,
     charge_margin_mv=st.sampled_from([0.0, 27.5, 30.0, 100.0]),
     hold_s=st.sampled_from([3.0, 10.0, 30.0]), ride_through_s=st.sampled_from([3.0, 30.0, 60.0, 120.0]),
+    charge_soc_taper=TAPERS, discharge_soc_taper=TAPERS,
+    charge_to_full_days=st.sampled_from([None, 1.0, 30.0]),
     careful=st.sets(st.sampled_from(["charge_rate", "discharge_rate"])).map(frozenset),
 )  # fmt: skip
 
@@ -180,6 +189,10 @@ class Told:
     def happen(self, event: Event) -> Limits | None:
         """The seconds before an event, then the event."""
         self.wait(event.after)
+        if event.wishes is not None:
+            self.bank.wishes = event.wishes
+        if event.to_full is not None:
+            self.bank.charge_to_full(on=event.to_full)
         if event.frame is not None:
             self.bank.take(event.frame, self.now)
         elif event.garbage:
@@ -221,7 +234,11 @@ def test_limits_are_numbers_within_the_pack_and_the_caps(configured: Settings, s
         assert limits.cvl_mv <= frame.cells * frame.vmax_mv
         assert all((limits.cvl_reason, limits.ccl_reason, limits.dcl_reason))
         assert limits.state in ("bulk", "absorption", "float")
-        capacity = capacity_mah(configured, told.bank.pack)
+        capacity, wishes = capacity_mah(configured, told.bank.pack), told.bank.wishes
+        if told.fresh and wishes.max_charge_current is not None:
+            assert limits.ccl_ma <= 1000 * wishes.max_charge_current
+        if told.fresh and wishes.max_discharge_current is not None:
+            assert limits.dcl_ma <= 1000 * wishes.max_discharge_current
         assert limits.ccl_ma <= cap_ma(
             configured.max_charge_current,
             configured.charge_rate * capacity,
@@ -348,6 +365,21 @@ def test_bytes_in_any_pieces_are_as_frames(configured: Settings, story: list[Eve
             pieces.happen(event)
     assert whole.bank.limits == pieces.bank.limits
     assert whole.bank.stream.frames == 0
+
+
+@settings(max_examples=200)
+@given(CONFIGURATIONS, stories(), WISHES)
+def test_no_wish_gives_more_than_there_is_without_it(
+    configured: Settings, story: list[Event], wishes: Wishes
+) -> None:
+    """The same story with and without a wish from its beginning on."""
+    free, wished = Told(configured), Told(configured)
+    wished.bank.wishes = wishes
+    for event in (event._replace(wishes=None) for event in story):
+        one, other = free.happen(event), wished.happen(event)
+        if one is not None and other is not None:
+            assert other.ccl_ma <= one.ccl_ma
+            assert other.dcl_ma <= one.dcl_ma
 
 
 @given(st.lists(st.binary(max_size=200), max_size=30))

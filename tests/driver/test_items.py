@@ -89,11 +89,11 @@ OMITTED = {
 
 EVERY: list[Row | CellRow] = [*ROWS, *CELL_ROWS]
 
-CARD = {
+CARD: dict[str, Value] = {
     "Settings/Group": "SmartBMS", "Settings/CustomName": "", "Settings/ShowUIControl": 1,
     "Settings/Function": 2, "Settings/ValidFunctions": 0b100,
 }  # fmt: skip
-CURRENT = {
+CURRENT: dict[str, Value] = {
     **CARD, "Status": 9, "Settings/Type": 8, "Settings/ValidTypes": 0b1_0000_0000, "Settings/DimmingMin": 0.0,
     "Settings/StepSize": 1.0, "Settings/Decimals": 0, "Settings/Unit": "A",
 }  # fmt: skip

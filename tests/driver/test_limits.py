@@ -14,7 +14,9 @@ import pytest
 from dbus_smartbms import limits, mirror, ratings
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.limits import Limits
+from dbus_smartbms.rules import Wishes
 from dbus_smartbms.settings import Settings
+from dbus_smartbms.stages import Stage
 from rig import PAIRS, frame
 from smartbms_protocol import Frame, PackState
 from smartbms_protocol.layout import (
@@ -569,12 +571,12 @@ def test_a_limit_that_fell_waits_before_it_rises_and_then_rises_slowly() -> None
 
 def test_noise_in_the_taper_keeps_to_its_lowest_and_moves_nothing() -> None:
     pack = Pack(max_charge_current=100.0)
-    pack.send(3)
+    pack.send(5, highest_mv=3530)
     low = pack.send(highest_mv=3570).ccl_ma
     assert low == 43_333
     for second in range(120):
-        assert pack.send(highest_mv=3530 if second % 10 else 3570).ccl_ma == low
-    pack.send(20, highest_mv=3530)
+        assert pack.send(highest_mv=3570 if second % 10 == 5 else 3530).ccl_ma == low
+    pack.send(25, highest_mv=3530)
     assert pack.limits.ccl_ma == low
     assert pack.send(highest_mv=3530).ccl_ma == low + 5_000 + 1
 
@@ -1065,3 +1067,170 @@ def test_no_cell_measured_is_no_permission() -> None:
     pack.send(3)
     assert pack.send(highest_mv=1495, lowest_mv=0).ccl_ma == 0
     assert "does not hear its cells" in pack.limits.ccl_reason
+
+
+# Stages, as they show in CVL
+
+FULL = {"lowest_mv": 3_410, "highest_mv": 3_420, "voltage_mv": 54_640, "current_ma": 5_000}
+HOURS = 3600
+
+
+def fast(pack: Pack, hours: float, **changes: Any) -> Limits:
+    """Frames every half minute count as a minute and a half each, as far as stages go."""
+    for _ in range(round(hours * HOURS / 45)):
+        pack.bank.pack.interval_s = 30.0
+        pack.send(after=45.0, **changes)
+    return pack.limits
+
+
+def test_a_full_pack_goes_to_float_in_steps_and_back_in_quicker_ones() -> None:
+    pack = Pack(hold_s=30.0)
+    pack.send(3, **FULL)
+    assert fast(pack, 3.9, **FULL).state == "absorption"
+    assert pack.limits.cvl_mv == 54_880
+    while pack.limits.state == "absorption":
+        pack.send(after=45.0, **FULL)
+    assert pack.limits.state == "float"
+    rest = {"lowest_mv": 3_365, "highest_mv": 3_375, "voltage_mv": 53_900}
+    assert pack.limits.cvl_mv == 16 * 3_420, "the first step at once"
+    assert pack.limits.cvl_reason == "float: 16 cells x 3.42 V"
+    assert pack.send(6, after=45.0, **rest).cvl_mv == 16 * 3_420
+    assert pack.send(after=45.0, **rest).cvl_mv == 16 * 3_410, "10 mV a cell after 5 minutes"
+    assert fast(pack, 0.4, **rest).cvl_mv == 16 * 3_370
+    assert fast(pack, 2.0, **rest).cvl_mv == 16 * 3_370
+    assert pack.limits.ccl_ma == FULL_CCL
+    pack.bank.charge_to_full(on=True)
+    assert pack.send(**rest).state == "bulk"
+    assert pack.limits.cvl_reason == "bulk: 16 cells x 3.38 V"
+    pack.bank.pack.interval_s = 1.0
+    assert pack.send(59, **rest).cvl_mv == 16 * 3_380
+    assert pack.send(2, **rest).cvl_mv == 16 * 3_390
+    assert pack.send(5 * 60, **rest).cvl_mv == 54_880
+
+
+def test_a_driver_that_begins_in_float_is_at_the_float_voltage_at_once() -> None:
+    pack = Pack()
+    pack.bank.restore(None, Stage("float", soc=50.0))
+    assert pack.send(3).cvl_mv == 16 * 3_370
+    assert pack.limits.state == "float"
+
+
+def test_the_end_of_a_charge_by_the_bms_is_no_fault() -> None:
+    pack = Pack(mode="normal", generation="A")
+    pack.send(3, lowest_mv=3_400, highest_mv=3_420, voltage_mv=54_500)
+    result = pack.send(lowest_mv=3_400, highest_mv=3_420, voltage_mv=54_500, status=DISCHARGE_ALLOWED)
+    assert (result.state, result.ccl_ma) == ("float", 0)
+    assert result.ccl_reason == "full: the BMS has ended the charge"
+    assert result.cvl_mv == 54_500
+    later = {"lowest_mv": 3_350, "highest_mv": 3_360, "voltage_mv": 53_600}
+    assert pack.send(60, status=DISCHARGE_ALLOWED, **later).state == "float"
+    assert set(pack.bank.alarms.levels.values()) == {0}
+    result = pack.send(**later)
+    assert result.state == "bulk"
+    assert result.ccl_reason == "waits for 3 frames in a row that permit it (1 so far)"
+
+
+def test_a_critical_end_of_charging_is_not_full() -> None:
+    pack = Pack()
+    pack.send(3, lowest_mv=3_400, highest_mv=3_420)
+    result = pack.send(lowest_mv=3_400, highest_mv=3_700, status=DISCHARGE_ALLOWED)
+    assert (result.state, result.ccl_reason) == ("absorption", VH.format("3.700"))
+
+
+def test_a_lost_link_is_float_to_whoever_reads_it_and_changes_no_stage() -> None:
+    pack = Pack()
+    pack.send(3, **FULL)
+    assert pack.silent(15).state == "float"
+    assert pack.bank.stage.name == "absorption"
+    assert pack.send(**FULL).state == "absorption"
+
+
+# Wishes
+
+
+def test_a_wish_lowers_a_limit_and_says_so() -> None:
+    pack = knowing_pairs()
+    pack.bank.wishes = Wishes(40.5, 30.0)
+    result = pack.send()
+    assert (result.ccl_ma, result.ccl_reason) == (40_500, "maximum set on the GX 40.5 A")
+    assert (result.dcl_ma, result.dcl_reason) == (30_000, "maximum set on the GX 30 A")
+    pack.bank.wishes = Wishes(500.0, 0.0)
+    pack.send()
+    assert pack.currents == (40_500, 0), "what was lifted rises slowly"
+    assert pack.send(60).ccl_ma > 40_500
+    assert pack.send(600).ccl_ma == FULL_CCL, "and no further than without a wish"
+
+
+def test_charging_to_full_ignores_the_charge_taper_by_soc() -> None:
+    pack = Pack(charge_soc_taper=((40.0, 0.1), (60.0, 0.0)))
+    pack.send(3)
+    assert (pack.limits.ccl_ma, pack.limits.cvl_mv) == (15_151, 54_880), "the frame says 50 %"
+    assert pack.limits.ccl_reason == "SoC 50 %: charging tapers as configured"
+    pack.bank.charge_to_full(on=True)
+    assert pack.send(900).ccl_ma == FULL_CCL
+
+
+# CVL after a time without charging
+
+
+def test_after_a_denial_cvl_is_where_it_was() -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(60, status=DISCHARGE_ALLOWED, current_ma=-20_000).cvl_mv == 53_120
+    assert pack.send(2).cvl_mv == 53_120
+    assert pack.send().cvl_mv == 54_880
+
+
+def test_where_a_cell_asked_for_less_meanwhile_it_comes_back_slowly() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(5, highest_mv=3_700, voltage_mv=54_500, current_ma=9_000)
+    low = pack.send(2).cvl_mv
+    assert low < 54_500
+    assert pack.send().cvl_mv == low
+    assert low < pack.send(305).cvl_mv < 54_880
+
+
+def test_under_a_cell_near_its_target_it_stays() -> None:
+    pack = Pack()
+    pack.send(9, highest_mv=3_416)
+    assert pack.send(9, highest_mv=3_416, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
+    assert pack.send(30, highest_mv=3_416).cvl_mv == 53_120
+    assert pack.send(300, highest_mv=3_415).cvl_mv > 53_120
+
+
+# Settings that make no sense are said
+
+
+def test_settings_without_sense_raise_an_alarm_and_are_said() -> None:
+    pack = Pack()
+    pack.send(6, vmax_mv=3_350)
+    assert pack.limits.wrong == "Vbalance 3.40 V is not under Vmax 3.35 V"
+    assert pack.bank.alarms.levels["InternalFailure"] == 2
+    assert pack.send(9).wrong is None
+    assert pack.bank.alarms.levels["InternalFailure"] == 0
+
+
+def test_without_a_voltage_to_charge_to_nothing_is_charged() -> None:
+    pack = Pack()
+    result = pack.send(6, vmax_mv=327_675, vbalance_mv=0)
+    assert (result.ccl_ma, result.cvl_mv) == (0, 53_120)
+    assert result.ccl_reason == "nothing says how far to charge: Vmax 327.68 V is no cell's voltage"
+    assert result.dcl_ma > 0
+
+
+def test_a_cell_that_rises_fast_tapers_charging_before_it_is_there() -> None:
+    """5 mV a second: in 6 s 30 mV more, less 15 mV that may be noise; of the newest two the lower counts."""
+    pack, steady = Pack(max_charge_current=100.0), Pack(max_charge_current=100.0)
+    for highest_mv in (3_450, 3_460, 3_470, 3_480, 3_490, 3_500):
+        rising = pack.send(highest_mv=highest_mv).ccl_ma
+    level = steady.send(6, highest_mv=3_500).ccl_ma
+    assert level == 66_666
+    assert rising == 65_000, "as at 3.505 V: 3.49 V, 5 mV/s, 15 mV of noise"
+    assert rising < level
+
+
+def test_a_rise_under_vbalance_tapers_nothing() -> None:
+    pack = Pack()
+    for highest_mv in (3_330, 3_340, 3_350, 3_360, 3_370, 3_380, 3_390):
+        assert pack.send(highest_mv=highest_mv).ccl_ma in (0, FULL_CCL)

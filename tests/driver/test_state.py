@@ -335,6 +335,23 @@ async def test_the_mirrors_soc_outlives_the_driver_and_soc_stays_the_bmss(
             assert "state file" not in driver.log
 
 
+async def test_wishes_and_charge_to_full_outlive_the_driver(tmp_path: Path, bus: rig.Daemon) -> None:
+    """Not only its end: a write is kept at once, for the power may go."""
+    path, controls = tmp_path / "state.json", "/SwitchableOutput"
+    with rig.driver(tmp_path, bus.address, "--state", str(path)) as driver:
+        await driver.ready()
+        async with rig.Client(bus.address, SERVICE) as client:
+            assert await client.write(f"{controls}/max_discharge_current/Dimming", {"d": 55.5}) == 0
+            assert await client.write(f"{controls}/charge_to_full/State", {"i": 1}) == 0
+            await rig.until(lambda: path.exists() and state.read(path).wishes == Wishes(None, 55.5))
+    with rig.driver(tmp_path, bus.address, "--state", str(path)) as driver:
+        await driver.ready()
+        async with rig.Client(bus.address, SERVICE) as client:
+            assert await client.get(f"{controls}/max_discharge_current/Dimming") == 55.5
+            assert await client.get(f"{controls}/charge_to_full/State") == 1
+    assert state.read(path).packs["tty"].stage.asked_s is not None
+
+
 async def test_what_was_saved_of_another_pack_is_kept(tmp_path: Path, bus: rig.Daemon) -> None:
     path = tmp_path / "state.json"
     state.write(path, Saved({"shed": SHED}))
