@@ -30,9 +30,9 @@ import live  # noqa: E402  the path comes first
 from live import BARE, TIMED, Stand  # noqa: E402
 
 import damage  # noqa: E402
+from dbus_smartbms.configuration import Configuration  # noqa: E402
 from dbus_smartbms.driver import SERVICE  # noqa: E402
 from dbus_smartbms.replay import replay  # noqa: E402
-from dbus_smartbms.settings import Configuration  # noqa: E402
 from smartbms_protocol import BIT_RATE, FrameStream, encode  # noqa: E402
 
 CELLS = (2, 16, 255)

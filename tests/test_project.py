@@ -11,6 +11,7 @@ import pytest
 
 import rig
 from dbus_smartbms import __version__, cli, paths, settings
+from dbus_smartbms.configuration import load
 
 PACKAGE = rig.ROOT / "dbus-smartbms" / "dbus_smartbms"
 
@@ -22,11 +23,12 @@ ON_A_GX = {
     "termios", "threading", "time", "typing", "weakref", "xml",
 }  # fmt: skip
 TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
-NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo"}
+NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo", "plot"}
 """Modules of ours that a GX never runs."""
 
 BELOW = {
     "settings": set(), "logs": set(), "watchdog": {"logs"}, "history": set(), "alarms": set(), "link": set(),
+    "configuration": {"settings"},
     "ratings": {"settings"},
     "manuals": set(),
     "mirror": {"manuals", "ratings", "settings"},
@@ -40,12 +42,16 @@ BELOW = {
     "paths": {"alarms", "bank", "mirror", "ratings"},
     "items": {"paths"},
     "bus": {"items", "paths"},
-    "driver": {"bank", "bus", "items", "link", "paths", "rules", "settings", "state", "watchdog"},
-    "replay": {"bank", "items", "link", "paths", "settings", "tables"},
+    "driver": {"bank", "bus", "configuration", "items", "link", "paths", "rules", "state", "watchdog"},
+    "replay": {"bank", "configuration", "items", "link", "paths", "tables"},
+    "plot": {"bank", "configuration", "limits", "mirror", "ratings", "replay", "settings"},
     "simulated_bms": set(), "plant": {"simulated_bms"}, "simulator": {"plant", "simulated_bms"},
     "house": set(),
     "demo": {"bus", "driver"},
-    "cli": {"logs", "settings", "driver", "replay", "simulator", "demo", "paths", "tables"},
+    "cli": {
+        "configuration", "logs", "settings", "driver", "replay", "plot", "simulator", "demo", "paths",
+        "tables",
+    },
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""
 
@@ -117,7 +123,7 @@ def test_the_example_configuration_is_the_rows_and_reads_without_a_problem(tmp_p
     file.write_text(
         "\n".join(line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in text.split("\n"))
     )
-    configuration = settings.load(file, [])
+    configuration = load(file, [])
     assert configuration.problems == []
     assert configuration.settings == settings.Settings()
 

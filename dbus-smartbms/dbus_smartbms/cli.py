@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import __version__, logs, settings
+from .configuration import Configuration, load
 
 _DESCRIPTION = r"""Driver for the 123\SmartBMS on a Victron GX device: reads the "123\SmartBMS to USB" cable
 and publishes cells, alarms and charge limits as a com.victronenergy.battery service."""
@@ -27,10 +28,13 @@ _EXAMPLES = """examples:
   dbus-smartbms run --device /dev/ttyUSB0 --set limits.max_charge_current=80
   dbus-smartbms record --output capture.jsonl         what the cable sends, to look at later
   dbus-smartbms replay < capture.jsonl                the limits that the driver would have set
+  dbus-smartbms plot capture.jsonl                    the same as a picture
   dbus-smartbms COMMAND --help                        the options of a command
 """
 
 
+DEVICE_FILE = Path("/data/conf/dbus-smartbms.ini")
+"""Where the configuration is on a GX."""
 log = logging.getLogger(__name__)
 
 
@@ -116,9 +120,9 @@ def _settings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help=text)
 
 
-def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) -> settings.Configuration:
+def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Configuration:
     try:
-        configuration = settings.load(args.config, args.set)
+        configuration = load(args.config, args.set)
     except ValueError as error:
         parser.error(str(error))
     logs.start(configuration.settings.level)
@@ -127,7 +131,7 @@ def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
     return configuration
 
 
-def _say_problems(configuration: settings.Configuration) -> None:
+def _say_problems(configuration: Configuration) -> None:
     for problem in configuration.problems:
         log.error("configuration: %s", problem)
 
@@ -156,12 +160,18 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     configuration = _configuration(args, parser)
-    devices = _devices(args, parser, configuration.settings.devices)
-    configuration.settings = replace(configuration.settings, devices=devices)
     from .driver import Driver
 
+    def chosen(configuration: Configuration) -> Configuration:
+        devices = _devices(args, parser, configuration.settings.devices)
+        configuration.settings = replace(configuration.settings, devices=devices)
+        return configuration
+
+    def read_again() -> Configuration:
+        return chosen(load(args.config, args.set))
+
     async def drive() -> None:
-        await Driver(configuration, args.state).run()
+        await Driver(chosen(configuration), args.state, read_again).run()
 
     try:
         asyncio.run(drive())
@@ -228,6 +238,34 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 0
 
 
+def _config_options(parser: argparse.ArgumentParser) -> None:
+    text = "check: what is wrong; show: the values in force and their sources; example: the file that ships"
+    parser.add_argument("what", choices=("check", "show", "example"), help=text)
+    text = f"configuration file (default: {DEVICE_FILE})"
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, default=DEVICE_FILE, help=text)
+    text = "with show: override one option, for example limits.max_charge_current=80"
+    parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help=text)
+
+
+def _config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.what == "example":
+        print(settings.example(), end="")
+        return 0
+    if not args.file.exists():
+        parser.exit(1, f"dbus-smartbms config: there is no file {args.file}\n")
+    try:
+        configuration = load(args.file, args.set)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.what == "show":
+        print(configuration.show(), end="")
+    for problem in configuration.problems:
+        print(problem, file=sys.stderr if args.what == "show" else sys.stdout)
+    if args.what == "check" and not configuration.problems:
+        print(f"{args.file}: no mistakes")
+    return 1 if configuration.problems else 0
+
+
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", type=_cells, default=16, help="number of cells, 2 to 255 (default: 16)")
     parser.add_argument("--seconds", metavar="S", type=_seconds, help="how long (default: until Ctrl-C)")
@@ -237,6 +275,41 @@ def _demo(args: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
     from .demo import demo
 
     return demo(args.cells, args.seconds)
+
+
+def _picture(text: str) -> Path:
+    from .plot import FORMATS
+
+    if Path(text).suffix.lower() not in FORMATS or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a picture ({', '.join(FORMATS)})")
+    return Path(text)
+
+
+def _plot_options(parser: argparse.ArgumentParser) -> None:
+    text = "lines that replay reads, such as those that record writes; - is standard input"
+    parser.add_argument("capture", metavar="CAPTURE", help=text)
+    text = "the picture: .png, .svg or .pdf (default: named like CAPTURE, .png, in the current folder)"
+    parser.add_argument("--output", metavar="FILE", type=_picture, help=text)
+    parser.add_argument("--title", metavar="TEXT", help="what stands over it (default: the capture's name)")
+    _settings_options(parser)
+
+
+def _plot(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    from . import plot
+
+    configuration = _configuration(args, parser)
+    _say_problems(configuration)
+    path = args.output or plot.output(args.capture)
+    try:
+        columns = plot.plot(args.capture, path, args.title, configuration)
+    except plot.PlotError as error:
+        parser.exit(1, f"dbus-smartbms plot: {error}\n")
+    if columns.damaged:
+        log.warning(
+            "%d of %d lines are damaged and left out; %s", columns.damaged, columns.lines, columns.damage
+        )
+    log.info("%s: %d frames", path, columns.frames)
+    return 0
 
 
 def _paths(_args: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
@@ -283,6 +356,9 @@ COMMANDS = (
     Command("run", "drive the battery: cable in, D-Bus service out",
             "dbus-smartbms run --device /dev/ttyUSB0 --config /data/conf/dbus-smartbms.ini",
             _run_options, _run),
+    Command("config", "check the configuration, show what is in force, print the example",
+            "dbus-smartbms config check /data/conf/dbus-smartbms.ini",
+            _config_options, _config),
     Command("simulate", "a simulated pack on a serial line",
             "dbus-smartbms simulate --chemistry LFP --cells 16 --load 2000",
             _simulate_options, _simulate),
@@ -292,6 +368,9 @@ COMMANDS = (
     Command("replay", "what the driver makes of a capture, without cable and bus",
             "dbus-smartbms replay --items < capture.jsonl",
             _replay_options, _replay),
+    Command("plot", "a capture as a picture: cells, current, limits and their reasons, state of charge",
+            "dbus-smartbms plot capture.jsonl --output capture.svg",
+            _plot_options, _plot),
     Command("demo", "a simulated pack, the driver and a bus of its own, shown live",
             "dbus-smartbms demo --seconds 30",
             _demo_options, _demo),

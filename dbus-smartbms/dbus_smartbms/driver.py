@@ -13,12 +13,14 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from . import __version__, state, watchdog
 from .bank import Bank
 from .bus import BUS_ITEM, BusError, Service
+from .configuration import Configuration
 from .items import Items
 from .link import Cable, Link
 from .paths import (
@@ -30,7 +32,6 @@ from .paths import (
     View,
 )
 from .rules import Wishes
-from .settings import Configuration
 
 log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -59,9 +60,17 @@ changes its mind several times."""
 class Driver:
     """One pack on one bus."""
 
-    def __init__(self, configuration: Configuration, state_file: Path | None = None) -> None:
-        self.settings = configuration.settings
-        self.bank = Bank(self.settings)
+    def __init__(
+        self,
+        configuration: Configuration,
+        state_file: Path | None = None,
+        read_again: Callable[[], Configuration] | None = None,
+    ) -> None:
+        """``read_again`` reads the configuration anew, at SIGHUP."""
+        self.configuration = configuration
+        self._read_again = read_again or (lambda: configuration)
+        self.bank = Bank(configuration.settings)
+        self._link = Link(configuration.settings.devices, self._received, self._opened)
         self.identity = Identity(problems=tuple(configuration.problems))
         self.items = Items()
         self.service = Service(SERVICE, self.items, self._announce)
@@ -90,10 +99,10 @@ class Driver:
         log.info("dbus-smartbms %s", __version__)
         for problem in self.identity.problems:
             log.error("configuration: %s", problem)
-        link = Link(self.settings.devices, self._received, self._opened)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         ending = asyncio.create_task(self._ended.wait(), name="signals")
         tasks = {
-            asyncio.create_task(link.run(), name="link"),
+            asyncio.create_task(self._link.run(), name="link"),
             asyncio.create_task(self._serve(), name="bus"),
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self._keep(), name="state"),
@@ -122,6 +131,22 @@ class Driver:
             self._ended.set()
         loop.default_exception_handler(context)
 
+    def _hang_up(self) -> None:
+        """SIGHUP: take a changed configuration; one with a mistake leaves the old one in force."""
+        new = self._read_again()
+        self.identity.problems = tuple(new.problems)
+        for problem in new.problems:
+            log.error("configuration: %s", problem)
+        if new.problems:
+            log.error("the configuration stays as it was, for the mistakes in the new one")
+        else:
+            log.info("the configuration was read again")
+            self.configuration = new
+            self.bank.settings = new.of(self.identity.serial)
+            self._link.choose(new.settings.devices)
+            logging.getLogger().setLevel(new.settings.level.upper())
+        self._announce()
+
     # The way of a byte
 
     def _opened(self, cable: Cable) -> None:
@@ -129,6 +154,7 @@ class Driver:
         if cable.identity != self.identity.serial:  # another cable may be another pack
             known = self._kept.saved.packs.get(cable.identity)
             self.bank.restore(known and known.counted, known and known.stage)
+            self.bank.settings = self.configuration.of(cable.identity)
         self.identity.serial = cable.identity
 
     def _received(self, data: bytes, idle: bool) -> None:

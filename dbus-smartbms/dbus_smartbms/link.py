@@ -89,6 +89,13 @@ class Link:
         self._received = received
         self._opened = opened
         self._said: str | None = None
+        self._chosen_anew = asyncio.Event()
+
+    def choose(self, devices: str) -> None:
+        """Read other devices from now on, if they are others."""
+        if devices != self._devices:
+            self._devices = devices
+            self._chosen_anew.set()
 
     async def run(self) -> None:
         """Read for ever.  Never raises for anything a device does."""
@@ -136,13 +143,18 @@ class Link:
         )
         self._opened(cable)
         reader = cast("_Reader", protocol)
+        self._chosen_anew.clear()
+        waits = [asyncio.ensure_future(event.wait()) for event in (reader.ended, self._chosen_anew)]
         try:
-            await reader.ended.wait()
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            for wait in waits:
+                wait.cancel()
             if not transport.is_closing():  # a transport that closed itself cannot be closed again
                 transport.abort()
             await reader.ended.wait()  # the device is closed only then
-        self._say("lost %s: %s", cable.device, str(reader.reason or "closed"))
+        why = "other devices are to be read" if self._chosen_anew.is_set() else str(reader.reason or "closed")
+        self._say("lost %s: %s", cable.device, why)
 
     def _say(self, text: str, *values: str) -> None:
         """Log a line when it says something new."""

@@ -20,10 +20,10 @@ from smartbms_protocol import FRAME_SIZE
 
 from . import tables
 from .bank import Bank
+from .configuration import Configuration
 from .items import Items
 from .link import IDLE_S, Link
 from .paths import Identity, View
-from .settings import Configuration
 
 LONGEST_SILENCE_S = 200
 """Seconds of a gap between two lines that are walked through; nothing changes after that."""

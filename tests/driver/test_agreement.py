@@ -15,8 +15,9 @@ import rig
 from dbus_smartbms import limits, mirror
 from dbus_smartbms.agreement import Agreement
 from dbus_smartbms.bank import Bank
+from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import Driver
-from dbus_smartbms.settings import GENERATIONS, MODES, Configuration, Settings
+from dbus_smartbms.settings import GENERATIONS, MODES, Settings
 from smartbms_protocol import PackState, encode
 from smartbms_protocol.layout import (
     CHARGE_ALLOWED,

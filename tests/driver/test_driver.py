@@ -18,8 +18,8 @@ import pytest
 
 import rig
 from dbus_smartbms.bus import BusError, Connection
+from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import SERVICE, Driver
-from dbus_smartbms.settings import Configuration
 from smartbms_protocol import encode
 
 
@@ -335,3 +335,56 @@ def test_a_change_of_reasons_alone_is_logged_once_a_minute(caplog: pytest.LogCap
     assert lines(100, lowest_mv=2945) == []
     (line,) = lines(200)
     assert "rises slowly again" in line or "1 C of" in line
+
+
+async def test_a_changed_configuration_is_taken_at_hangup_and_a_broken_one_is_not(
+    tmp_path: Path, bus: rig.Daemon
+) -> None:
+    file = tmp_path / "bms.ini"
+    file.write_text("[limits]\nmax_charge_current = 100\n")
+    async with driving(tmp_path, bus, "--config", str(file)) as setup:
+        await setup.reach(lambda v: v["/Info/MaxChargeCurrent"] == 100)
+
+        async def hang_up(text: str, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+            file.write_text(text)
+            setup.process.process.send_signal(signal.SIGHUP)
+            return await setup.reach(wanted)
+
+        await hang_up(
+            "[limits]\nmax_charge_current = 60\n[pack tty]\nmode = normal\n",
+            lambda v: v["/Info/MaxChargeCurrent"] == 60,
+        )
+        assert "the configuration was read again" in setup.process.text
+        broken = await hang_up(
+            "[limits]\nmax_charge_current = 9O\n", lambda v: v["/SmartBms/Configuration/Errors"] == 1
+        )
+        assert broken["/Info/MaxChargeCurrent"] == 60, "neither 90 nor the careful 0.1 C"
+        assert "'9O' is not a number from 0 to 10000 A" in broken["/SmartBms/Configuration/FirstError"]
+        assert "the configuration stays as it was" in setup.process.text
+        healed = await hang_up(
+            "[limits]\nmax_charge_current = 50\n", lambda v: v["/Info/MaxChargeCurrent"] == 50
+        )
+        assert healed["/SmartBms/Configuration/Errors"] == 0
+        file.write_text(f"[limits]\nmax_charge_current = 40\n[link]\ndevices = {tmp_path / 'other'}\n")
+        other = rig.Line(tmp_path / "other")
+        try:
+            setup.process.process.send_signal(signal.SIGHUP)
+            await setup.reach(lambda v: v["/Info/MaxChargeCurrent"] == 40)
+            assert "reading " + str(tmp_path / "other") not in setup.process.text, "--device was typed"
+        finally:
+            other.unplug()
+
+
+async def test_other_devices_are_read_after_a_hangup(tmp_path: Path, bus: rig.Daemon) -> None:
+    file, first = tmp_path / "bms.ini", tmp_path / "tty"
+    file.write_text(f"[link]\ndevices = {first}\n")
+    with (
+        rig.Line(first),
+        rig.Line(tmp_path / "other"),
+        rig.Process(tmp_path, "run", "--config", str(file), address=bus.address) as process,
+    ):
+        await rig.until(lambda: f"reading {first} " in process.text)
+        file.write_text(f"[link]\ndevices = {tmp_path / 'other'}\n")
+        process.process.send_signal(signal.SIGHUP)
+        await rig.until(lambda: f"reading {tmp_path / 'other'} " in process.text)
+        assert f"lost {first}: other devices are to be read" in process.text

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.replay import replay
-from dbus_smartbms.settings import Configuration, Settings
+from dbus_smartbms.settings import Settings
 from rig import PATIENCE_S, PROGRAM, frame
 from smartbms_protocol import encode
 

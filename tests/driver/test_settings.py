@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbus_smartbms import cli
 from dbus_smartbms.bank import Bank
+from dbus_smartbms.configuration import Configuration, load
 from dbus_smartbms.limits import Limits
-from dbus_smartbms.settings import OPTIONS, Configuration, Option, Settings, example, load
+from dbus_smartbms.settings import OPTIONS, Option, Settings, example
 from rig import frame
 
 BOTH_CAREFUL = frozenset({"charge_rate", "discharge_rate"})
@@ -502,3 +504,156 @@ def test_a_tmin_over_tmax_would_cut_the_power_and_is_not_used(tmp_path: Path) ->
     assert configuration.problems == [
         f"{file}, line 2: [pack] tmin_charge 50 is not under tmax 45; the BMS's flags decide instead of both"
     ]
+
+
+# Lines through points
+
+
+TAPER = "such as 80: 0.5, 100: 0.05"
+
+
+@pytest.mark.parametrize(
+    ("text", "points"),
+    [
+        ("80: 0.5, 100: 0.05", ((80.0, 0.5), (100.0, 0.05))),
+        ("0:0,100:5", ((0.0, 0.0), (100.0, 5.0))),
+        (" 50 : 0.1 ", ((50.0, 0.1),)),
+        ("", None),
+    ],
+)
+def test_a_taper_is_points_of_soc_and_rate(file: Path, text: str, points: object) -> None:
+    configuration = read(file, f"[limits]\ncharge_soc_taper = {text}\n")
+    assert (configuration.settings.charge_soc_taper, configuration.problems) == (points, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["80", "80: 0.5, 70: 0.1", "80: 0.5, 80: 0.1", "80: 6", "80: -1", "101: 1", "-1: 1", "80: x", "80: 0.5,",
+     "80: nan", "8_0: 1", "80: 0.5; 90: 0.1", "80: 0,5"],
+)  # fmt: skip
+def test_a_taper_that_cannot_be_read_raises_no_limit(file: Path, text: str) -> None:
+    configuration = read(file, f"[limits]\ndischarge_soc_taper = {text}\n")
+    (problem,) = configuration.problems
+    assert TAPER in problem or ";" in text
+    assert problem.endswith("DCL is at most 0.1 C, so that a mistake raises no limit")
+    assert configuration.settings.discharge_rate == 0.1
+    assert configuration.settings.discharge_soc_taper is None or ";" in text
+
+
+def test_a_taper_set_twice_is_a_mistake_that_raises_no_limit(file: Path) -> None:
+    configuration = read(file, "[limits]\ncharge_soc_taper = 50: 0\ncharge_soc_taper = 50: 1\n")
+    (problem,) = configuration.problems
+    assert problem.endswith(
+        "line 3: [limits] charge_soc_taper is set again (first in line 2); "
+        "CCL is at most 0.1 C, so that a mistake raises no limit"
+    )
+    assert configuration.settings.charge_rate == 0.1
+
+
+# Packs with a section of their own
+
+
+def test_a_section_of_a_pack_overrides_what_is_for_all(file: Path) -> None:
+    text = """
+[pack AB12]
+mode = normal
+[pack]
+generation = B
+tmax = 50
+[pack cd 34]
+tmax = 40
+tmin_charge = 5
+"""
+    configuration = read(file, text)
+    assert configuration.problems == []
+    assert configuration.settings == Settings(generation="B", tmax=50.0)
+    assert configuration.of(None) == configuration.of("ZZ99") == configuration.settings
+    assert configuration.of("AB12") == Settings(generation="B", tmax=50.0, mode="normal")
+    assert configuration.of("cd 34") == Settings(generation="B", tmax=40.0, tmin_charge=5.0)
+    assert configuration.of("ab12") == configuration.settings, "a serial number has capitals or has not"
+
+
+def test_mistakes_in_the_section_of_a_pack_are_named_with_it(file: Path) -> None:
+    text = (
+        "[pack]\ntmin_charge = 5\ntmax = 45\n[pack AB12\ntmax = warm\nmood = 1\ntmax = 3\ntmax = 4\n"
+        "[pack CD34]\nmax_charge_current = 5\n"
+    )
+    configuration = read(file, text)
+    assert [problem.removeprefix(f"{file}, ") for problem in configuration.problems] == [
+        "line 4: '[pack AB12' is read as [pack AB12]",
+        "line 5: [pack] tmax: 'warm' is not a number from -40 to 85 degC; 45 is used",
+        "line 6: unknown key 'mood' in [pack], did you mean [pack] mode? The line is ignored",
+        "line 8: [pack] tmax is set again (first in line 7); 4 is used",
+        (
+            "line 10: unknown key 'max_charge_current' in [pack], did you mean [limits] max_charge_current? "
+            "The line is ignored; CCL is at most 0.1 C, so that a mistake raises no limit"
+        ),
+        "line 7: [pack AB12] tmin_charge 5 is not under tmax 4; the BMS's flags decide instead of both",
+    ]
+    assert configuration.of("AB12").tmax is None
+    assert (configuration.settings.tmin_charge, configuration.settings.tmax) == (5.0, 45.0)
+    assert configuration.of("AB12").charge_rate == configuration.settings.charge_rate == 0.1
+
+
+def test_an_override_counts_for_all_packs(file: Path) -> None:
+    configuration = read(file, "[pack AB12]\nmode = normal\ntmax = 40\n", "pack.mode=critical")
+    assert configuration.of("AB12") == Settings(tmax=40.0)
+
+
+def test_only_pack_has_sections_of_single_ones(file: Path) -> None:
+    (problem, _) = read(file, "[link AB12]\nhold_s = 5\n").problems
+    assert problem.endswith("line 1: unknown section [link ab12], did you mean [link]?")
+
+
+# The command
+
+
+def config(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    try:
+        status = cli.main(["config", *words])
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+def test_config_check_names_all_mistakes_in_one_run(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("[limits]\ncharge_rate = 0.4\n")
+    assert config(capsys, "check", str(file)) == (0, f"{file}: no mistakes\n", "")
+    file.write_text("colour = red\n[pack]\nmode = fast\n[limits]\ncharge_rate = 1C\n")
+    status, out, err = config(capsys, "check", str(file))
+    assert (status, err) == (1, "")
+    assert out.splitlines() == load(file, []).problems
+    assert len(out.splitlines()) == 3
+    missing = file.with_name("none.ini")
+    assert config(capsys, "check", str(missing)) == (
+        1, "", f"dbus-smartbms config: there is no file {missing}\n",
+    )  # fmt: skip
+
+
+def test_config_show_has_each_value_with_its_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text("[pack]\nmode = normal\n[pack AB12]\ntmax = 40\n[limits]\ncharge_soc_taper = 80: 0.5\n")
+    status, out, err = config(capsys, "show", str(file), "--set", "link.hold_s=5")
+    assert (status, err) == (0, "")
+    rows = {line.split(" = ")[0]: line.split(" = ")[1] for line in out.splitlines() if " = " in line}
+    assert rows["mode"].split() == ["normal", "#", f"{file},", "line", "2"]
+    assert rows["hold_s"].split() == ["5", "#", "--set"]
+    assert rows["generation"].split() == ["C", "#", "default"]
+    assert rows["charge_soc_taper"].split()[:2] == ["80:", "0.5"]
+    assert out.endswith(f"[pack AB12]\n{'tmax = 40':44}  # {file}, line 4\n")
+    assert [line for line in out.splitlines() if line.startswith("[")] == [
+        "[pack]", "[limits]", "[link]", "[log]", "[pack AB12]",
+    ]  # fmt: skip
+    file.write_text("[limits]\ncharge_rate = 1C\n")
+    status, out, err = config(capsys, "show", str(file))
+    assert (status, err.splitlines()) == (1, load(file, []).problems)
+    assert (
+        "charge_rate = 0.1                             # careful, for a mistake in the configuration" in out
+    )
+    status, _, err = config(capsys, "show", str(file), "--set", "link.hold=5")
+    assert status == 2
+    assert "did you mean link.hold_s?" in err
+
+
+def test_config_example_is_the_file_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
+    assert config(capsys, "example") == (0, example(), "")
