@@ -158,9 +158,12 @@ class Judge:
 
     def _relays(self, t: int, told: Told) -> None:
         bms, out = self._pack.bms, self.outcome
-        if self._charge.trips(closed=bms.charge_allowed, limit=told[1], t=t) and not self._ended():
-            out.trips += 1
-            out.first_bad = out.first_bad or f"charge relay at {t} s"
+        if self._charge.trips(closed=bms.charge_allowed, limit=told[1], t=t):
+            if not self._ended():
+                out.trips += 1
+                out.first_bad = out.first_bad or f"charge relay at {t} s"
+            elif out.full_h is None:
+                out.full_h = t / 3600
         if self._load.trips(closed=bms.load_allowed, limit=told[2], t=t):
             out.trips += 1
             out.first_bad = out.first_bad or f"load relay at {t} s"

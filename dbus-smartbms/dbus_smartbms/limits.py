@@ -14,7 +14,7 @@ from smartbms_protocol import CELSIUS, Frame, PackState, layout
 
 from .mirror import Relays, may_bleed
 from .mirror import soc as soc_of
-from .ratings import UNDER_VMAX_MV, Thresholds, capacity_mah, chemistry, thresholds, vnom_mv
+from .ratings import Thresholds, capacity_mah, chemistry, thresholds, vnom_mv
 from .rules import CHARGE_RULES, DISCHARGE_RULES, NO_WISHES, Cap, Now, Wishes, caps, highest_cell, least
 from .sag import Lowest, follow
 from .settings import Settings
@@ -39,8 +39,12 @@ FLOW_RATE = 0.01
 """A current counts as flowing from 1 A or 0.01 C on: sensors have blind spots up to 1 A and more."""
 EMPTY_MARGIN_MV = 100
 """So near Vmin or Vlow a pack counts as nearly empty."""
+UNDER_VMAX_MV = 20
+"""CVL stays so far under cells x Vmax: what a cell is read to."""
 FLOAT_LFP_MV = 3370
 FLOAT_BELOW_BALANCE_MV = 100
+FULL_MV = 10
+"""So near what CVL lets a cell have it counts as full, where that is not over Vbalance (a margin of 0)."""
 EASE_MV = 10
 """mV a cell: CVL goes from absorption to float and back in such steps..."""
 EASE_DOWN_S, EASE_UP_S = 300.0, 60.0
@@ -204,9 +208,10 @@ def step(
 
 def _progress(view: Now, *, denied: bool, critical: str | None) -> Look:
     """What the charge's progress is judged by."""
-    days = view.settings.charge_to_full_days
+    days, balance = view.settings.charge_to_full_days, view.volts.balance_mv
     return Look(
-        view.frame.highest_mv, view.frame.lowest_mv, view.rest_mv, view.volts.balance_mv, view.float_mv,
+        view.frame.highest_mv, view.frame.lowest_mv, view.rest_mv, balance,
+        min(balance, _top_mv(view) - FULL_MV), view.float_mv,
         view.frame.current_ma, view.capacity_mah, view.soc,
         denied and critical is None, critical is not None, None if days is None else days * 86400.0,
     )  # fmt: skip
@@ -341,7 +346,7 @@ def _voltage(
     floor_mv = min(view.floor_mv, base.amount)
     look = Cells(
         cells, frame.voltage_mv, frame.highest_mv, top, base.amount, floor_mv,
-        view.interval_s, frame.current_ma, view.flow_ma,
+        view.interval_s, frame.current_ma, view.flow_ma, frame.highest_mv - frame.lowest_mv,
     )  # fmt: skip
     held, cvl = memory.held.within(look)
     reason = base.reason

@@ -5,6 +5,7 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from smartbms_protocol import Frame, PackState
@@ -22,8 +23,6 @@ ADVISED_VNOM_MV = {"LFP": 3300, "LTO": 2400, "NMC": 3700, "NCA": 3600}
 """Nominal cell voltages the manual of generation C advises: used until the pack's own is known."""
 ADVISED_VMIN_MV = {"LFP": 2900, "LTO": 2150, "NMC": 3490, "NCA": 3400}
 """Vmin the same manual advises: used where the BMS's is no cell's voltage."""
-UNDER_VMAX_MV = 20
-"""CVL stays so far under cells x Vmax: what a cell is read to."""
 OVER_VBALANCE_MV = 100
 """Vmax over Vbalance where Vmax is no cell's voltage: the manuals leave 50 to 300 mV."""
 OVER_VMIN_MV = 100
@@ -40,7 +39,7 @@ def chemistry(settings: Settings, frame: Frame, vnom_mv: int | None) -> str:
     if settings.chemistry != "auto":
         return settings.chemistry
     balance = balance_mv(settings, frame)
-    if balance < 3000:
+    if LOWEST_CELL_MV <= balance < 3000:  # of what is no cell's voltage LTO would make the most Ah
         return "LTO"
     if balance < 3800:
         return "LFP"
@@ -82,30 +81,41 @@ class Thresholds(NamedTuple):
 
 def thresholds(settings: Settings, pack: PackState, frame: Frame) -> Thresholds:
     """Read the settings on the wire carefully: each has to be a cell's voltage, in the right order."""
+    return _read(
+        frame.vmin_mv, pack.pair("vlow_mv"), frame.vbalance_mv, frame.vmax_mv, frame.capacity_wh,
+        round(settings.charge_margin_mv), chemistry(settings, frame, vnom_mv(pack, frame)),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _read(
+    vmin: int, vlow: int | None, balance: int, vmax: int, capacity_wh: int, margin: int, of_chemistry: str
+) -> Thresholds:
+    """The same: a person changes these once a year, and they come once a second."""
     wrong = []
-    balance, vmax, vmin = frame.vbalance_mv, frame.vmax_mv, frame.vmin_mv
     for name, millivolts in (("Vmin", vmin), ("Vmax", vmax), ("Vbalance", balance or LOWEST_CELL_MV)):
         if not _of_a_cell(millivolts):
-            wrong.append(f"{name} {millivolts / 1000:.2f} V is no cell's voltage")
-    known = balance if balance and _of_a_cell(balance) else None
+            wrong.append(f"{name} {millivolts / 1000:.3f} V is no cell's voltage")
+    known = balance if _of_a_cell(balance) else None
     read: int | None = vmax
-    if not _of_a_cell(vmax):
-        read = known + OVER_VBALANCE_MV if known and vmax > HIGHEST_CELL_MV else None
+    if vmax > HIGHEST_CELL_MV:
+        read = known + OVER_VBALANCE_MV if known else None
+    elif vmax < LOWEST_CELL_MV:
+        read = None
     elif known and known >= vmax:
-        wrong.append(f"Vbalance {known / 1000:.2f} V is not under Vmax {vmax / 1000:.2f} V")
+        wrong.append(f"Vbalance {known / 1000:.3f} V is not under Vmax {vmax / 1000:.3f} V")
         known = None
-    top = known or max(0, (vmax if read is None else read) - round(settings.charge_margin_mv))
-    if not _of_a_cell(vmin):
-        advised = ADVISED_VMIN_MV[chemistry(settings, frame, vnom_mv(pack, frame))]
-        vmin = max(vmin, min(advised, top)) if vmin < LOWEST_CELL_MV else vmin
-    elif vmin >= top:
-        wrong.append(f"Vmin {vmin / 1000:.2f} V is not under Vbalance or Vmax")
-    vlow = pack.pair("vlow_mv")
+    top = known or max(0, vmax - margin)
+    if vmin < LOWEST_CELL_MV:
+        advised = ADVISED_VMIN_MV[of_chemistry]
+        vmin = min(advised, top) if top >= LOWEST_CELL_MV else advised
+    elif top <= vmin <= HIGHEST_CELL_MV:
+        wrong.append(f"Vmin {vmin / 1000:.3f} V is not under Vbalance or Vmax")
     if vlow and not vmin < vlow < top:
         place = "over Vmin" if vlow <= vmin else "under Vbalance or Vmax"
-        wrong.append(f"Vlow {vlow / 1000:.2f} V is not {place}")
+        wrong.append(f"Vlow {vlow / 1000:.3f} V is not {place}")
         vlow = None
-    if not frame.capacity_wh:
+    if not capacity_wh:
         wrong.append("the capacity is 0")
     return Thresholds(vmin, vlow or None, top, read, "; ".join(wrong) or None)
 

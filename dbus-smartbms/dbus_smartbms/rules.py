@@ -6,6 +6,7 @@ Pure: no clock, no I/O, no memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -73,7 +74,7 @@ class Now(NamedTuple):
     coldest_c: float
     hottest_c: float | None
     """None where it may be that of a bleeding board: then the BMS's light decides."""
-    soon_mv: float = 0.0
+    soon_mv: float
     """Where the highest cell will be in some seconds, if it is over Vbalance and rises."""
 
     @property
@@ -98,20 +99,14 @@ def _discharge_cap(now: Now) -> Cap:
 
 def caps(settings: Settings, pack: PackState, wishes: Wishes = NO_WISHES) -> tuple[Cap, Cap]:
     """The highest CCL and DCL there may be: as configured or by rate, or lower where that is wished."""
-    frame = pack.frame
-    if frame is None:
+    if pack.frame is None:
         return Cap(0, "no frame yet"), Cap(0, "no frame yet")
-    capacity = capacity_mah(settings, pack)
-    return (
-        _wished(
-            _cap(settings, frame, capacity, settings.max_charge_current, "charge_rate"),
-            wishes.max_charge_current,
-        ),
-        _wished(
-            _cap(settings, frame, capacity, settings.max_discharge_current, "discharge_rate"),
-            wishes.max_discharge_current,
-        ),
+    capacity, careful = capacity_mah(settings, pack), settings.careful
+    charge = _cap(capacity, settings.charge_rate, settings.max_charge_current, "charge_rate" in careful)
+    discharge = _cap(
+        capacity, settings.discharge_rate, settings.max_discharge_current, "discharge_rate" in careful
     )
+    return _wished(charge, wishes.max_charge_current), _wished(discharge, wishes.max_discharge_current)
 
 
 def _wished(cap: Cap, amps: float | None) -> Cap:
@@ -120,17 +115,18 @@ def _wished(cap: Cap, amps: float | None) -> Cap:
     return least((cap, Cap(round(amps * 1000), f"maximum set on the GX {amps:g} A")))
 
 
-def _cap(settings: Settings, frame: Frame, capacity: int, amps: float | None, name: str) -> Cap:
-    rate: float = getattr(settings, name)
+@lru_cache(maxsize=16)
+def _cap(capacity: int, rate: float, amps: float | None, careful: bool) -> Cap:
+    """As configured: in A, else by rate, of a careful rate the lower.  It is the same for hours."""
     by_rate = Cap(int(capacity * rate), f"{rate:g} C of {capacity / 1000:.0f} Ah")
-    if name in settings.careful:
+    if careful:
         by_rate = by_rate._replace(reason=f"{by_rate.reason}: a mistake in the configuration")
-    if not frame.capacity_wh:
+    if not capacity:
         by_rate = Cap(0, "the capacity setting of the BMS is 0")
     if amps is None:
         return by_rate
     by_user = Cap(round(amps * 1000), f"configured maximum {amps:g} A")
-    return least((by_user, by_rate)) if name in settings.careful else by_user
+    return least((by_user, by_rate)) if careful else by_user
 
 
 def _charge_taper(now: Now) -> Cap:
@@ -140,29 +136,25 @@ def _charge_taper(now: Now) -> Cap:
         return Cap(0, f"nothing says how far to charge: {now.volts.wrong}")
     start = min(now.volts.balance_mv, vmax - 1)
     share = (vmax - max(now.highest_mv, now.soon_mv)) / (vmax - start)
-    if share >= 1:
-        return now.charge
     reason = f"{highest_cell(now)}: charging tapers from {start / 1000:.2f} V"
-    return _taper(now.charge.amount, share, CHARGE_FOOT_MA, reason)
+    return _taper(now.charge, share, CHARGE_FOOT_MA, reason)
 
 
 def _discharge_taper(now: Now) -> Cap:
     """Straight from the cap at Vlow to the foot at Vmin, by the lowest cell at rest."""
     vmin, start = now.volts.vmin_mv, now.volts.low_mv
     share = (now.rest_mv - vmin) / (start - vmin)
-    if share >= 1:
-        return now.discharge
     reason = f"{_lowest_cell(now)}: discharging tapers from {start / 1000:.2f} V"
-    return _taper(now.discharge.amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), reason)
+    return _taper(now.discharge, share, now.rate_ma(DISCHARGE_FOOT_RATE), reason)
 
 
 def _sag(now: Now) -> Cap:
     """What the lowest cell can give before it sags to Vmin; the foot all the same."""
-    cap = now.discharge.amount
-    room_mv = max(0.0, now.rest_mv - now.volts.vmin_mv - SAG_GUARD_MV)
-    amount = min(cap, int(room_mv * 1000 / now.lowest.mv_a)) if now.lowest.mv_a else cap
-    foot = min(now.rate_ma(DISCHARGE_FOOT_RATE), cap)
-    return Cap(max(amount, foot), f"{_lowest_cell(now)}: more would let it sag to Vmin")
+    if not now.lowest.mv_a:
+        return now.discharge
+    room_mv = now.rest_mv - now.volts.vmin_mv - SAG_GUARD_MV
+    amount = max(int(room_mv * 1000 / now.lowest.mv_a), now.rate_ma(DISCHARGE_FOOT_RATE))
+    return Cap(amount, f"{_lowest_cell(now)}: more would let it sag to Vmin")
 
 
 def _empty(now: Now) -> Cap:
@@ -205,30 +197,30 @@ def _lowest_cell(now: Now) -> str:
 
 def _charge_warmth(now: Now) -> Cap:
     """Straight to the foot within ``WARMTH_C`` of a configured Tmin charge or Tmax."""
-    share, why = _warmth(now, now.settings.tmin_charge)
-    return _taper(now.charge.amount, share, CHARGE_FOOT_MA, f"{why}: charging tapers")
+    return _warmth(now, now.charge, now.settings.tmin_charge, CHARGE_FOOT_MA, "charging")
 
 
 def _discharge_warmth(now: Now) -> Cap:
     """The same of Tmin discharge."""
-    share, why = _warmth(now, now.settings.tmin_discharge)
-    return _taper(now.discharge.amount, share, now.rate_ma(DISCHARGE_FOOT_RATE), f"{why}: discharging tapers")
+    foot_ma = now.rate_ma(DISCHARGE_FOOT_RATE)
+    return _warmth(now, now.discharge, now.settings.tmin_discharge, foot_ma, "discharging")
 
 
-def _warmth(now: Now, tmin: float | None) -> tuple[float, str]:
-    """How much of the whole the temperatures let through, and which of them."""
-    tmax, frame = now.settings.tmax, now.frame
-    if tmin is None and tmax is None:
-        return 1.0, ""
-    cold = 1.0 if tmin is None else (now.coldest_c - tmin) / WARMTH_C
-    heat = 1.0 if tmax is None or now.hottest_c is None else (tmax - now.hottest_c) / WARMTH_C
-    if cold < heat:
-        return cold, f"cell {frame.coldest_cell} at {now.coldest_c:.0f} degC"
-    return heat, "" if now.hottest_c is None else f"cell {frame.hottest_cell} at {now.hottest_c:.0f} degC"
+def _warmth(now: Now, cap: Cap, tmin: float | None, foot_ma: int, what: str) -> Cap:
+    """What the hottest cell lets through, or the coldest where that is less."""
+    proposals, frame, tmax = [cap], now.frame, now.settings.tmax
+    if tmax is not None and now.hottest_c is not None:
+        reason = f"cell {frame.hottest_cell} at {now.hottest_c:.0f} degC: {what} tapers"
+        proposals.append(_taper(cap, (tmax - now.hottest_c) / WARMTH_C, foot_ma, reason))
+    if tmin is not None:
+        reason = f"cell {frame.coldest_cell} at {now.coldest_c:.0f} degC: {what} tapers"
+        proposals.append(_taper(cap, (now.coldest_c - tmin) / WARMTH_C, foot_ma, reason))
+    return least(proposals)
 
 
-def _taper(cap_ma: int, share: float, foot_ma: int, reason: str) -> Cap:
-    return Cap(max(int(cap_ma * min(share, 1.0)), min(foot_ma, cap_ma)), reason)
+def _taper(cap: Cap, share: float, foot_ma: int, reason: str) -> Cap:
+    """A share of a cap, but not under the foot.  It may be over the cap, which is a row of its own."""
+    return Cap(max(int(cap.amount * share), foot_ma), reason)
 
 
 def least(caps: Iterable[Cap]) -> Cap:

@@ -40,6 +40,9 @@ SPREAD_AFTER_S = 6 * 3600.0
 """...but not at once: an unlevel pack would never rest."""
 AGAIN_S = 7 * 86400.0
 """Float at a stretch at most: a pack on shore power is levelled once a week."""
+ENDED_S = 20.0
+"""The BMS denies charging at the top for so long: it has ended the charge.  What else may have made it deny
+(too cold, by status byte 2) has come round by then."""
 ASKED_S = 86400.0
 """How long "charge to full" is tried."""
 
@@ -62,6 +65,8 @@ class Stage(NamedTuple):
     """For how long what ends this stage has been seen."""
     full_s: float = 0.0
     """Absorption: for how long the pack has been full, level or not."""
+    denied_s: float = 0.0
+    """Absorption: for how long the BMS has denied charging, since a frame with all cells at the top."""
 
     def ask(self, *, on: bool) -> Stage:
         """With "charge to full" begun or ended."""
@@ -76,6 +81,8 @@ class Look(NamedTuple):
     rest_mv: float
     """The lowest cell without its sag."""
     balance_mv: int
+    full_mv: int
+    """A pack is full with all cells over this: Vbalance, or a little under what CVL lets a cell have."""
     float_mv: int
     current_ma: int | None
     capacity_mah: int
@@ -95,7 +102,7 @@ class Look(NamedTuple):
     @property
     def full(self) -> bool:
         """All cells at the top, and little current."""
-        return self.lowest_mv > self.balance_mv and self.little
+        return self.lowest_mv > self.full_mv and self.little
 
 
 def step(stage: Stage, look: Look, dt_s: float) -> Stage:
@@ -103,6 +110,8 @@ def step(stage: Stage, look: Look, dt_s: float) -> Stage:
     stage = _wish(stage, look, dt_s)
     if stage.name == FLOAT:
         return _floating(stage, look, dt_s)
+    if look.denied and stage.denied_s:
+        return _denied(stage, look, dt_s)
     top = look.highest_mv >= look.balance_mv - (LEAVE_MV if stage.name == ABSORPTION else 0)
     if not top:
         return stage if stage.name == BULK else _go(stage, BULK)
@@ -112,7 +121,7 @@ def step(stage: Stage, look: Look, dt_s: float) -> Stage:
 
 
 def _go(stage: Stage, name: str) -> Stage:
-    return stage._replace(name=name, since_s=0.0, ended=False, lasted_s=0.0, full_s=0.0)
+    return stage._replace(name=name, since_s=0.0, ended=False, lasted_s=0.0, full_s=0.0, denied_s=0.0)
 
 
 def _wish(stage: Stage, look: Look, dt_s: float) -> Stage:
@@ -132,7 +141,8 @@ def _wish(stage: Stage, look: Look, dt_s: float) -> Stage:
 def _absorbing(stage: Stage, look: Look, dt_s: float) -> Stage:
     near = look.lowest_mv > look.balance_mv - LEAVE_MV
     if look.denied and near:
-        return _full(stage, look)._replace(ended=True)
+        return _denied(stage, look, dt_s)
+    stage = stage._replace(denied_s=0.0)
     if not near:
         stage = stage._replace(full_s=0.0, lasted_s=0.0)
     elif look.full:  # a load between does not take back what was reached
@@ -144,6 +154,12 @@ def _absorbing(stage: Stage, look: Look, dt_s: float) -> Stage:
     return _go(stage, FLOAT)._replace(soc=look.soc) if stage.since_s >= LONGEST_S else stage
 
 
+def _denied(stage: Stage, look: Look, dt_s: float) -> Stage:
+    """Without charging the cells fall: that they were at the top at its beginning is enough."""
+    stage = stage._replace(denied_s=stage.denied_s + dt_s)
+    return _full(stage, look)._replace(ended=True) if stage.denied_s >= ENDED_S else stage
+
+
 def _full(stage: Stage, look: Look) -> Stage:
     return _go(stage, FLOAT)._replace(soc=look.soc, asked_s=None, unfull_s=0.0)
 
@@ -152,6 +168,8 @@ def _floating(stage: Stage, look: Look, dt_s: float) -> Stage:
     """Back by a wish, by what the BMS allows again, by SoC, lowest cell, spread or time."""
     if stage.asked_s is not None or (stage.ended and not (look.denied or look.critical)):
         return _go(stage, BULK)
+    if stage.soc is not None:  # the BMS may call 100 % only now
+        stage = stage._replace(soc=max(stage.soc, look.soc))
     spread = look.highest_mv - look.lowest_mv >= SPREAD_MV and stage.since_s >= SPREAD_AFTER_S
     back = (
         stage.soc is None

@@ -33,6 +33,10 @@ RELEASE_MV = 15
 """So far under its target the highest cell has to stay before CVL rises again."""
 RISE_MV = 5
 """mV a cell: a step upwards."""
+CREEP_MV = 2
+"""mV a cell: the last steps of level cells near their target; in NMC 10 mV are 2 % of the charge."""
+LEVEL_MV = 20
+"""Cells that differ by no more rise together; else all of a step would go to the highest."""
 MOST_MV = 30
 """mV a cell: a step down at most.  More of them follow if need be; one too deep would sell the battery."""
 LIES_MV = MOST_MV
@@ -59,6 +63,8 @@ class Cells(NamedTuple):
     current_ma: int | None
     flow_ma: int
     """So much counts as a current: sensors have blind spots."""
+    spread_mv: int
+    """Between the highest and the lowest cell."""
 
 
 class Held(NamedTuple):
@@ -151,11 +157,14 @@ def hold(held: Held, now: float, look: Cells) -> tuple[Held, float]:
         if asked < cvl and (abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV):
             return _down(held, now, asked, over)
         return held, cvl
-    under = look.target_mv - max(held.highest_mv)
-    if cvl < look.top_mv and under >= RELEASE_MV and now - held.moved_at >= held.wait_s:
-        step = look.cells * max(RISE_MV, (under - RELEASE_MV) / 2)
-        return _up(held, now, min(cvl + step, float(look.top_mv)))
-    return held, cvl
+    under, waited_s = look.target_mv - max(held.highest_mv), now - held.moved_at
+    if under >= RELEASE_MV and waited_s >= held.wait_s:
+        step = max(RISE_MV, (under - RELEASE_MV) / 2)
+    elif under >= PLAY_MV and look.spread_mv <= LEVEL_MV and waited_s >= LONGEST_RISE_S:
+        step = CREEP_MV
+    else:
+        return held, cvl
+    return (held, cvl) if cvl >= look.top_mv else _up(held, now, min(cvl + look.cells * step, look.top_mv))
 
 
 def block(held: Held, now: float, look: Cells, *, begins: bool) -> tuple[Held, float]:

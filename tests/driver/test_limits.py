@@ -37,6 +37,8 @@ NOT_CHARGING = "the BMS does not allow charging"
 NOT_DISCHARGING = "the BMS does not allow discharging"
 NO_FRAMES = "no frames from the BMS: is the cable plugged in?"
 HELD_VOLTAGE = "no charging: held at the pack's voltage"
+MOMENT = 2.0**-11
+"""Half a millisecond, exact as a float: so close under a time nothing may have happened yet."""
 
 
 class Pack:
@@ -53,6 +55,13 @@ class Pack:
             self.now += after
             self.bank.take(frame(self.turn, **({"current_ma": 0} | changes)), self.now)
             self.turn += 1
+        return self.limits
+
+    def slow(self, frames: int = 1, seconds: float = 30.0, **changes: Any) -> Limits:
+        """Frames so far apart, as if the BMS sent them so: all of that time counts, in few frames."""
+        interval_s, self.bank.pack.interval_s = self.bank.pack.interval_s, seconds
+        self.send(frames, after=seconds, **changes)
+        self.bank.pack.interval_s = interval_s
         return self.limits
 
     def silent(self, seconds: float) -> Limits:
@@ -271,23 +280,30 @@ def test_a_bms_that_flickers_between_yes_and_no_never_gets_more_than_0() -> None
             assert pack.currents == (0, 0)
 
 
+def test_the_ramp_rises_in_steps_and_is_done_within_ten_minutes() -> None:
+    """Every 30 s by what 10 minutes make of the whole: 5 %, and 1 mA so that it ends."""
+    pack = Pack()
+    pack.send(3)
+    pack.send(status=0)
+    seen = [pack.send(3).ccl_ma]
+    for _ in range(15):
+        assert pack.limits.ccl_reason == "rises slowly again to 152 A"
+        seen.append(pack.slow().ccl_ma)
+    assert seen[:3] == [37_878, 37_878 + 7_829, 37_878 + 7_829 + 7_576], "31 s for the first"
+    assert seen[-2:] == [37_878 + 7_829 + 13 * 7_576, FULL_CCL]
+    assert pack.limits.ccl_reason == "0.5 C of 303 Ah"
+
+
 @pytest.mark.parametrize(("after", "frames"), [(1.0, 30), (0.5, 60)])
-def test_the_ramp_rises_in_steps_and_is_done_within_ten_minutes(after: float, frames: int) -> None:
-    """Every 30 s by what 10 minutes make of the whole: 5 %."""
+def test_a_step_of_the_ramp_takes_30_s_at_any_interval(after: float, frames: int) -> None:
     pack = Pack()
     pack.send(6, after=after)
     pack.send(status=0, after=after)
     pack.send(3, after=after)
-    seen, steady = [pack.limits.ccl_ma], 0
-    while seen[-1] < FULL_CCL:
-        now = pack.send(after=after).ccl_ma
-        steady += 1
-        if now != seen[-1]:
-            assert steady in (frames, frames - 1)
-            assert seen[-1] < now <= seen[-1] + 7_575 + 127
-            seen, steady = [*seen, now], 0
-    assert len(seen) == 16
-    assert pack.limits.ccl_reason == "0.5 C of 303 Ah"
+    for more in (frames - 1, frames):  # the third frame's own time counts
+        before = pack.limits.ccl_ma
+        assert pack.send(more - 1, after=after).ccl_ma == before
+        assert pack.send(after=after).ccl_ma == before + 7_576
 
 
 def test_a_ramp_stands_still_in_silence_and_does_not_catch_up() -> None:
@@ -306,6 +322,48 @@ def test_two_frames_read_at_once_are_no_time_to_rise_in() -> None:
     pack.send(status=0)
     before = pack.send(3).ccl_ma
     assert pack.send(after=0).ccl_ma == before
+
+
+def falling() -> Pack:
+    """A pack whose CCL fell to 50 A just now; it rises again, by 5 A, after 30 s of frames."""
+    pack = Pack(max_charge_current=100.0)
+    pack.send(5, highest_mv=3_550)
+    assert pack.send(2).ccl_ma == 50_000
+    return pack
+
+
+def test_a_limit_rises_after_30_s_and_not_a_moment_sooner() -> None:
+    pack = falling()
+    pack.send(highest_mv=3_550)
+    assert pack.send(29).ccl_ma == 50_000
+    assert pack.send(after=1 - MOMENT).ccl_ma == 50_000
+    assert pack.send(after=MOMENT).ccl_ma == 55_001
+    assert pack.send(29).ccl_ma == 55_001
+    assert pack.send(after=1 - MOMENT).ccl_ma == 55_001
+    assert pack.send(after=MOMENT).ccl_ma == 60_002
+
+
+def test_only_time_between_whole_frames_makes_a_limit_rise() -> None:
+    """Not frames read at once, nor one that is held back, nor a clock that goes back."""
+    pack = falling()
+    pack.send(highest_mv=3_550)
+    pack.send(28)
+    pack.send(after=-5.0)
+    pack.send(after=0.5, vmax_mv=3_650)
+    pack.send(after=0.5)
+    assert pack.send(3, after=0.0).ccl_ma == 50_000
+    assert pack.send(after=1 - MOMENT).ccl_ma == 50_000
+    assert pack.send(after=MOMENT).ccl_ma == 55_001
+
+
+def test_of_a_longer_gap_one_and_a_half_intervals_count() -> None:
+    pack = falling()
+    pack.send(highest_mv=3_550)
+    pack.send(19, after=3.0)
+    assert pack.send(after=1.25).ccl_ma == 50_000, "29.75 s"
+    assert pack.send(after=0.25).ccl_ma == 55_001
+    pack.send(19, after=3.0)
+    assert pack.send(after=3.0).ccl_ma == 60_002, "30 s"
 
 
 def test_a_clock_that_goes_back_raises_nothing() -> None:
@@ -728,6 +786,43 @@ def test_the_floor_is_vnom_else_vlow_else_vmin() -> None:
     assert pack.send(2, **denied).cvl_mv == 16 * 3_300
 
 
+@pytest.mark.parametrize(
+    ("highest_mv", "reason"),
+    [
+        (3_480, "cell 3 at 3.480 V: held under 3.43 V"),
+        (3_410, "cell 3 at 3.410 V: held under 3.43 V"),
+        (3_409, "rises slowly again to 16 cells x 3.43 V"),
+    ],
+)
+def test_cvl_says_why_it_is_low(highest_mv: int, reason: str) -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(highest_mv=3_480, voltage_mv=54_000, current_ma=9_000).cvl_mv == 54_000 - 480
+    result = pack.send(highest_mv=highest_mv, voltage_mv=54_000)
+    assert (result.cvl_mv, result.cvl_reason) == (54_000 - 480, reason)
+
+
+@pytest.mark.parametrize(
+    ("capacity_wh", "current_ma", "flows"),
+    [(16_000, 3_030, False), (16_000, 3_031, True), (2_640, 1_000, False), (2_640, 1_001, True)],
+    ids=["1 % of 303 Ah", "more", "1 A where that is more", "more"],
+)
+def test_what_counts_as_a_current_that_flows(capacity_wh: int, current_ma: int, flows: bool) -> None:
+    pack = Pack()
+    pack.send(3, capacity_wh=capacity_wh)
+    denied = {"capacity_wh": capacity_wh, "current_ma": current_ma, "status": DISCHARGE_ALLOWED}
+    assert pack.send(**denied).cvl_mv == 53_120
+    assert pack.send(6, **denied).cvl_mv == (53_120 - 160 if flows else 53_120)
+
+
+def test_while_charging_stays_denied_cvl_does_not_follow_the_pack_down() -> None:
+    pack = Pack()
+    pack.send(3)
+    denied = {"status": DISCHARGE_ALLOWED, "current_ma": -20_000}
+    assert pack.send(voltage_mv=53_200, **denied).cvl_mv == 53_200
+    assert pack.send(9, voltage_mv=53_000, **denied).cvl_mv == 53_200
+
+
 # Settings that make no sense
 
 
@@ -809,8 +904,8 @@ def test_settings_without_sense_never_give_more_than_the_caps(odd: dict[str, Any
 
 
 def test_with_vmax_under_vbalance_vmax_counts() -> None:
-    result = rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_345)
-    assert (result.cvl_mv, result.ccl_ma) == (16 * 3_330, 16_666), "30 mV of taper, from 3.32 V"
+    result = rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_335)
+    assert (result.cvl_mv, result.ccl_ma) == (16 * 3_330, 50_000), "30 mV of taper, from 3.32 V"
     assert rules({"max_charge_current": 100.0}, vmax_mv=3_350, highest_mv=3_350).ccl_ma == 0
 
 
@@ -862,7 +957,7 @@ def test_other_chemistries_float_100_mv_under_vbalance() -> None:
 
 @pytest.mark.parametrize(
     ("turn", "lowest_mv", "seconds"),
-    [(10, 3_000, 10), (10, 3_005, 60), (2, 3_100, 10), (2, 3_105, 60), (10, 0, 10)],
+    [(10, 3_000, 10), (10, 3_001, 60), (2, 3_100, 10), (2, 3_101, 60), (10, 0, 10)],
     ids=["100 mV over Vmin", "over that", "100 mV over Vlow", "over that", "a cell at 0 V"],
 )
 def test_discharging_rides_through_a_silence_unless_nearly_empty(
@@ -929,7 +1024,7 @@ def test_the_first_good_frames_heal_a_lost_link() -> None:
     pack.send(2)
     assert pack.currents == (FULL_CCL // 4, FULL_DCL)
     assert pack.limits.cvl_mv == 54_880, "where it was: no cell asked for less"
-    assert pack.send(480).ccl_ma == FULL_CCL
+    assert pack.slow(15).ccl_ma == FULL_CCL
 
 
 def test_after_the_ride_through_discharging_comes_back_by_a_ramp_too() -> None:
@@ -1033,6 +1128,20 @@ def test_noise_of_20_mv_moves_no_taper() -> None:
         assert pack.currents == settled
 
 
+@pytest.mark.parametrize(("highest_mv", "follows"), [(3_480, False), (3_479, True)])
+def test_a_taper_stays_for_a_highest_cell_that_comes_back_by_20_mv(highest_mv: int, follows: bool) -> None:
+    pack = Pack()
+    settled = pack.send(5, highest_mv=3_500).ccl_ma
+    assert (pack.slow(2, highest_mv=highest_mv).ccl_ma > settled) is follows
+
+
+@pytest.mark.parametrize(("lowest_mv", "follows"), [(2_970, False), (2_971, True)])
+def test_a_taper_stays_for_a_lowest_cell_that_comes_back_by_20_mv(lowest_mv: int, follows: bool) -> None:
+    pack = Pack()
+    settled = pack.send(5, lowest_mv=2_950).dcl_ma
+    assert (pack.slow(2, lowest_mv=lowest_mv).dcl_ma > settled) is follows
+
+
 def test_the_taper_follows_a_cell_that_comes_back_by_more() -> None:
     pack = Pack()
     held = pack.send(3, highest_mv=3500).ccl_ma
@@ -1072,40 +1181,48 @@ def test_no_cell_measured_is_no_permission() -> None:
 # Stages, as they show in CVL
 
 FULL = {"lowest_mv": 3_410, "highest_mv": 3_420, "voltage_mv": 54_640, "current_ma": 5_000}
-HOURS = 3600
-
-
-def fast(pack: Pack, hours: float, **changes: Any) -> Limits:
-    """Frames every half minute count as a minute and a half each, as far as stages go."""
-    for _ in range(round(hours * HOURS / 45)):
-        pack.bank.pack.interval_s = 30.0
-        pack.send(after=45.0, **changes)
-    return pack.limits
 
 
 def test_a_full_pack_goes_to_float_in_steps_and_back_in_quicker_ones() -> None:
     pack = Pack(hold_s=30.0)
     pack.send(3, **FULL)
-    assert fast(pack, 3.9, **FULL).state == "absorption"
+    assert pack.slow(15, 900.0, **FULL).state == "absorption", "3:45 h"
+    assert pack.slow(14, 60.0, **FULL).state == "absorption"
     assert pack.limits.cvl_mv == 54_880
-    while pack.limits.state == "absorption":
-        pack.send(after=45.0, **FULL)
-    assert pack.limits.state == "float"
+    assert pack.slow(1, 60.0, **FULL).state == "float"
     rest = {"lowest_mv": 3_365, "highest_mv": 3_375, "voltage_mv": 53_900}
     assert pack.limits.cvl_mv == 16 * 3_420, "the first step at once"
     assert pack.limits.cvl_reason == "float: 16 cells x 3.42 V"
-    assert pack.send(6, after=45.0, **rest).cvl_mv == 16 * 3_420
-    assert pack.send(after=45.0, **rest).cvl_mv == 16 * 3_410, "10 mV a cell after 5 minutes"
-    assert fast(pack, 0.4, **rest).cvl_mv == 16 * 3_370
-    assert fast(pack, 2.0, **rest).cvl_mv == 16 * 3_370
+    assert pack.slow(4, 60.0, **rest).cvl_mv == 16 * 3_420
+    assert pack.slow(1, 60.0, **rest).cvl_mv == 16 * 3_410, "10 mV a cell after 5 minutes"
+    assert pack.slow(4, 300.0, **rest).cvl_mv == 16 * 3_370
+    assert pack.slow(9, 900.0, **rest).cvl_mv == 16 * 3_370
     assert pack.limits.ccl_ma == FULL_CCL
     pack.bank.charge_to_full(on=True)
     assert pack.send(**rest).state == "bulk"
+    assert pack.limits.cvl_mv == 16 * 3_380, "the first step at once"
     assert pack.limits.cvl_reason == "bulk: 16 cells x 3.38 V"
-    pack.bank.pack.interval_s = 1.0
-    assert pack.send(59, **rest).cvl_mv == 16 * 3_380
-    assert pack.send(2, **rest).cvl_mv == 16 * 3_390
-    assert pack.send(5 * 60, **rest).cvl_mv == 54_880
+    assert pack.slow(3, 15.0, **rest).cvl_mv == 16 * 3_380
+    assert pack.slow(1, 15.0, **rest).cvl_mv == 16 * 3_390, "10 mV a cell after a minute"
+    assert pack.slow(4, 60.0, **rest).cvl_mv == 54_880
+
+
+def test_a_step_towards_float_takes_5_minutes_and_one_back_a_minute() -> None:
+    pack = Pack()
+    pack.bank.restore(None, Stage("float", soc=50.0))
+    assert pack.send(3).cvl_mv == 16 * 3_370
+    pack.bank.charge_to_full(on=True)
+    pack.slow(1, 57.0)  # 59 s since the first
+    for step in (1, 2):
+        assert pack.slow(1, 1 - MOMENT).cvl_mv == 16 * 3_370 + 160 * (step - 1)
+        assert pack.slow(1, MOMENT).cvl_mv == 16 * 3_370 + 160 * step
+        pack.slow(1, 59.0)
+    pack.bank.restore(None, Stage("float", soc=50.0))
+    top = pack.limits.cvl_mv
+    assert pack.slow(1, 241.0 - MOMENT).cvl_mv == top
+    for step in (1, 2):
+        assert pack.slow(1, MOMENT).cvl_mv == top - 160 * step
+        assert pack.slow(1, 300.0 - MOMENT).cvl_mv == top - 160 * step
 
 
 def test_a_driver_that_begins_in_float_is_at_the_float_voltage_at_once() -> None:
@@ -1118,16 +1235,30 @@ def test_a_driver_that_begins_in_float_is_at_the_float_voltage_at_once() -> None
 def test_the_end_of_a_charge_by_the_bms_is_no_fault() -> None:
     pack = Pack(mode="normal", generation="A")
     pack.send(3, lowest_mv=3_400, highest_mv=3_420, voltage_mv=54_500)
-    result = pack.send(lowest_mv=3_400, highest_mv=3_420, voltage_mv=54_500, status=DISCHARGE_ALLOWED)
+    ended = {"lowest_mv": 3_400, "highest_mv": 3_420, "voltage_mv": 54_500, "status": DISCHARGE_ALLOWED}
+    result = pack.send(**ended)
+    assert (result.state, result.ccl_ma, result.ccl_reason) == ("absorption", 0, NOT_CHARGING)
+    assert result.cvl_mv == 54_500
+    result = pack.send(19, **ended)
     assert (result.state, result.ccl_ma) == ("float", 0)
     assert result.ccl_reason == "full: the BMS has ended the charge"
-    assert result.cvl_mv == 54_500
     later = {"lowest_mv": 3_350, "highest_mv": 3_360, "voltage_mv": 53_600}
     assert pack.send(60, status=DISCHARGE_ALLOWED, **later).state == "float"
     assert set(pack.bank.alarms.levels.values()) == {0}
     result = pack.send(**later)
     assert result.state == "bulk"
     assert result.ccl_reason == "waits for 3 frames in a row that permit it (1 so far)"
+
+
+def test_with_no_margin_a_pack_is_full_10_mv_under_vbalance() -> None:
+    for highest_mv, grows in ((3_390, False), (3_391, True)):
+        pack = Pack(charge_margin_mv=0.0)
+        pack.send(4, lowest_mv=highest_mv, highest_mv=3_400)
+        assert (pack.bank.stage.full_s > 0) is grows
+    for lowest_mv, grows in ((3_400, False), (3_401, True)):
+        pack = Pack()
+        pack.send(4, lowest_mv=lowest_mv, highest_mv=3_420)
+        assert (pack.bank.stage.full_s > 0) is grows
 
 
 def test_a_critical_end_of_charging_is_not_full() -> None:
@@ -1145,6 +1276,15 @@ def test_a_lost_link_is_float_to_whoever_reads_it_and_changes_no_stage() -> None
     assert pack.send(**FULL).state == "absorption"
 
 
+def test_charging_to_full_by_itself_is_after_so_many_days() -> None:
+    pack = Pack(charge_to_full_days=1.0)
+    pack.send()
+    pack.slow(1, 86_400 - 1.0)
+    assert pack.bank.stage.asked_s is None
+    pack.send()
+    assert pack.bank.stage.asked_s == 0.0
+
+
 # Wishes
 
 
@@ -1157,8 +1297,8 @@ def test_a_wish_lowers_a_limit_and_says_so() -> None:
     pack.bank.wishes = Wishes(500.0, 0.0)
     pack.send()
     assert pack.currents == (40_500, 0), "what was lifted rises slowly"
-    assert pack.send(60).ccl_ma > 40_500
-    assert pack.send(600).ccl_ma == FULL_CCL, "and no further than without a wish"
+    assert pack.slow(1).ccl_ma > 40_500
+    assert pack.slow(15).ccl_ma == FULL_CCL, "and no further than without a wish"
 
 
 def test_charging_to_full_ignores_the_charge_taper_by_soc() -> None:
@@ -1167,7 +1307,16 @@ def test_charging_to_full_ignores_the_charge_taper_by_soc() -> None:
     assert (pack.limits.ccl_ma, pack.limits.cvl_mv) == (15_151, 54_880), "the frame says 50 %"
     assert pack.limits.ccl_reason == "SoC 50 %: charging tapers as configured"
     pack.bank.charge_to_full(on=True)
-    assert pack.send(900).ccl_ma == FULL_CCL
+    assert pack.slow(19).ccl_ma == FULL_CCL
+
+
+@pytest.mark.parametrize(
+    ("stored_wh", "dcl", "reason"),
+    [(0, 0, "SoC 0 %: discharging tapers as configured"), (32, 303_030, "1 C of 303 Ah")],
+)
+def test_the_taper_by_soc_of_an_empty_pack(stored_wh: int, dcl: int, reason: str) -> None:
+    result = rules({"discharge_soc_taper": ((0.0, 0.0), (0.2, 1.0))}, soc_percent=0, stored_wh=stored_wh)
+    assert (result.dcl_ma, result.dcl_reason) == (dcl, reason)
 
 
 # CVL after a time without charging
@@ -1181,6 +1330,14 @@ def test_after_a_denial_cvl_is_where_it_was() -> None:
     assert pack.send().cvl_mv == 54_880
 
 
+def test_a_link_lost_during_a_denial_takes_nothing_from_where_cvl_was() -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(5, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
+    assert pack.silent(15).cvl_mv == 53_120
+    assert pack.send(3).cvl_mv == 54_880
+
+
 def test_where_a_cell_asked_for_less_meanwhile_it_comes_back_slowly() -> None:
     pack = Pack()
     pack.send(3)
@@ -1188,7 +1345,18 @@ def test_where_a_cell_asked_for_less_meanwhile_it_comes_back_slowly() -> None:
     low = pack.send(2).cvl_mv
     assert low < 54_500
     assert pack.send().cvl_mv == low
-    assert low < pack.send(305).cvl_mv < 54_880
+    pack.send(4)
+    assert low < pack.send(after=300.0).cvl_mv < 54_880
+
+
+@pytest.mark.parametrize(("lowest_mv", "rises_mv"), [(3_404, 32), (3_403, 0)], ids=["level", "not level"])
+def test_level_cells_near_their_target_get_the_rest(lowest_mv: int, rises_mv: int) -> None:
+    pack = Pack()
+    pack.send(3)
+    low = pack.send(highest_mv=3_480, voltage_mv=54_000, current_ma=9_000).cvl_mv
+    near = {"highest_mv": 3_424, "lowest_mv": lowest_mv, "voltage_mv": 54_000}
+    assert pack.send(5, **near).cvl_mv == low
+    assert pack.send(after=600.0, **near).cvl_mv == low + rises_mv
 
 
 def test_under_a_cell_near_its_target_it_stays() -> None:
@@ -1196,7 +1364,8 @@ def test_under_a_cell_near_its_target_it_stays() -> None:
     pack.send(9, highest_mv=3_416)
     assert pack.send(9, highest_mv=3_416, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
     assert pack.send(30, highest_mv=3_416).cvl_mv == 53_120
-    assert pack.send(300, highest_mv=3_415).cvl_mv > 53_120
+    assert pack.send(after=300.0, highest_mv=3_416).cvl_mv == 53_120
+    assert pack.send(5, highest_mv=3_415).cvl_mv > 53_120
 
 
 # Settings that make no sense are said
@@ -1205,7 +1374,7 @@ def test_under_a_cell_near_its_target_it_stays() -> None:
 def test_settings_without_sense_raise_an_alarm_and_are_said() -> None:
     pack = Pack()
     pack.send(6, vmax_mv=3_350)
-    assert pack.limits.wrong == "Vbalance 3.40 V is not under Vmax 3.35 V"
+    assert pack.limits.wrong == "Vbalance 3.400 V is not under Vmax 3.350 V"
     assert pack.bank.alarms.levels["InternalFailure"] == 2
     assert pack.send(9).wrong is None
     assert pack.bank.alarms.levels["InternalFailure"] == 0
@@ -1215,7 +1384,7 @@ def test_without_a_voltage_to_charge_to_nothing_is_charged() -> None:
     pack = Pack()
     result = pack.send(6, vmax_mv=327_675, vbalance_mv=0)
     assert (result.ccl_ma, result.cvl_mv) == (0, 53_120)
-    assert result.ccl_reason == "nothing says how far to charge: Vmax 327.68 V is no cell's voltage"
+    assert result.ccl_reason == "nothing says how far to charge: Vmax 327.675 V is no cell's voltage"
     assert result.dcl_ma > 0
 
 
@@ -1230,7 +1399,11 @@ def test_a_cell_that_rises_fast_tapers_charging_before_it_is_there() -> None:
     assert rising < level
 
 
-def test_a_rise_under_vbalance_tapers_nothing() -> None:
+@pytest.mark.parametrize(("highest_mv", "tapers"), [(3_399, False), (3_400, True)])
+def test_a_rise_under_vbalance_tapers_nothing(highest_mv: int, tapers: bool) -> None:
+    """20 mV a second, less of a frame: it would be far over Vbalance soon."""
     pack = Pack()
-    for highest_mv in (3_330, 3_340, 3_350, 3_360, 3_370, 3_380, 3_390):
-        assert pack.send(highest_mv=highest_mv).ccl_ma in (0, FULL_CCL)
+    for before_mv in (3_300, 3_320, 3_340, 3_360, 3_380):
+        pack.send(highest_mv=before_mv)
+    assert pack.limits.ccl_ma == FULL_CCL
+    assert (pack.send(highest_mv=highest_mv).ccl_ma < FULL_CCL) is tapers

@@ -10,7 +10,16 @@ import pytest
 
 import mutants
 
-TESTED_BY = {"manuals": ("test_mirror", 350), "mirror": ("test_mirror", 300), "sag": ("test_sag", 70)}
+TESTED_BY = {
+    "manuals": ("test_mirror", 350),
+    "mirror": ("test_mirror", 300),
+    "ratings": ("test_ratings", 100),
+    "rules": ("test_rules", 75),
+    "sag": ("test_sag", 70),
+    "voltage": ("test_voltage", 150),
+    "limits": ("test_limits", 210),
+    "stages": ("test_stages", 130),
+}
 """A module, its tests, and how many mutants it has at the least."""
 
 

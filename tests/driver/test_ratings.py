@@ -105,79 +105,83 @@ def no_cells(name: str, volts: str) -> str:
 
 NONSENSE: list[tuple[str, dict[str, Any], tuple[Any, ...], list[str]]] = [
     # what the pack says, how it is read, what is said of it
-    ("Vmin 0", {"vmin_mv": 0}, SENSIBLE, [no_cells("Vmin", "0.00")]),
-    ("Vmin just no cell's", {"vmin_mv": 1499}, SENSIBLE, [no_cells("Vmin", "1.50")]),
+    ("Vmin 0", {"vmin_mv": 0}, SENSIBLE, [no_cells("Vmin", "0.000")]),
+    ("Vmin just no cell's", {"vmin_mv": 1499}, SENSIBLE, [no_cells("Vmin", "1.499")]),
     ("Vmin just a cell's", {"vmin_mv": 1500}, (1500, None, 3400, 3700), []),
     ("Vmin under Vbalance", {"vmin_mv": 3395}, (3395, None, 3400, 3700), []),
     (
         "Vmin at Vbalance", {"vmin_mv": 3400}, (3400, None, 3400, 3700),
-        ["Vmin 3.40 V is not under Vbalance or Vmax"],
+        ["Vmin 3.400 V is not under Vbalance or Vmax"],
+    ),
+    (
+        "Vmin 0, Vmax 1 V, balancing off", {"vmin_mv": 0, "vmax_mv": 1000, "vbalance_mv": 0},
+        (2900, None, 970, None), [no_cells("Vmin", "0.000"), no_cells("Vmax", "1.000")],
     ),
     (
         "Vmin 5 V", {"vmin_mv": 5000}, (5000, None, 3400, 3700),
-        ["Vmin 5.00 V is not under Vbalance or Vmax"],
+        ["Vmin 5.000 V is not under Vbalance or Vmax"],
     ),
-    ("Vmin over 5 V", {"vmin_mv": 5001}, (5001, None, 3400, 3700), [no_cells("Vmin", "5.00")]),
-    ("Vmin of the pack", {"vmin_mv": 46_400}, (46_400, None, 3400, 3700), [no_cells("Vmin", "46.40")]),
-    ("Vmax 0", {"vmax_mv": 0}, (2900, None, 3400, None), [no_cells("Vmax", "0.00")]),
-    ("Vmax just no cell's", {"vmax_mv": 1499}, (2900, None, 3400, None), [no_cells("Vmax", "1.50")]),
+    ("Vmin over 5 V", {"vmin_mv": 5001}, (5001, None, 3400, 3700), [no_cells("Vmin", "5.001")]),
+    ("Vmin of the pack", {"vmin_mv": 46_400}, (46_400, None, 3400, 3700), [no_cells("Vmin", "46.400")]),
+    ("Vmax 0", {"vmax_mv": 0}, (2900, None, 3400, None), [no_cells("Vmax", "0.000")]),
+    ("Vmax just no cell's", {"vmax_mv": 1499}, (2900, None, 3400, None), [no_cells("Vmax", "1.499")]),
     (
         "Vmax just a cell's", {"vmax_mv": 1500}, (2900, None, 1470, 1500),
-        ["Vbalance 3.40 V is not under Vmax 1.50 V", "Vmin 2.90 V is not under Vbalance or Vmax"],
+        ["Vbalance 3.400 V is not under Vmax 1.500 V", "Vmin 2.900 V is not under Vbalance or Vmax"],
     ),
     ("Vmax 5 V", {"vmax_mv": 5000}, (2900, None, 3400, 5000), []),
-    ("Vmax over 5 V", {"vmax_mv": 5001}, (2900, None, 3400, 3500), [no_cells("Vmax", "5.00")]),
-    ("Vmax of the pack", {"vmax_mv": 59_200}, (2900, None, 3400, 3500), [no_cells("Vmax", "59.20")]),
+    ("Vmax over 5 V", {"vmax_mv": 5001}, (2900, None, 3400, 3500), [no_cells("Vmax", "5.001")]),
+    ("Vmax of the pack", {"vmax_mv": 59_200}, (2900, None, 3400, 3500), [no_cells("Vmax", "59.200")]),
     (
         "Vmax of the pack, balancing off", {"vmax_mv": 59_200, "vbalance_mv": 0}, (2900, None, 59_170, None),
-        [no_cells("Vmax", "59.20")],
+        [no_cells("Vmax", "59.200")],
     ),
     (
         "Vbalance just no cell's", {"vbalance_mv": 1499}, (2900, None, 3670, 3700),
-        [no_cells("Vbalance", "1.50")],
+        [no_cells("Vbalance", "1.499")],
     ),
     (
         "Vbalance just a cell's", {"vbalance_mv": 1500, "vmin_mv": 1500}, (1500, None, 1500, 3700),
-        ["Vmin 1.50 V is not under Vbalance or Vmax"],
+        ["Vmin 1.500 V is not under Vbalance or Vmax"],
     ),
     ("Vbalance 5 V", {"vbalance_mv": 5000, "vmax_mv": 80_000}, (2900, None, 5000, 5100),
-     [no_cells("Vmax", "80.00")]),
+     [no_cells("Vmax", "80.000")]),
     (
         "Vbalance over 5 V", {"vbalance_mv": 5001}, (2900, None, 3670, 3700),
-        [no_cells("Vbalance", "5.00")],
+        [no_cells("Vbalance", "5.001")],
     ),
     ("Vbalance under Vmax", {"vbalance_mv": 3695}, (2900, None, 3695, 3700), []),
     (
         "Vbalance at Vmax", {"vbalance_mv": 3700}, (2900, None, 3670, 3700),
-        ["Vbalance 3.70 V is not under Vmax 3.70 V"],
+        ["Vbalance 3.700 V is not under Vmax 3.700 V"],
     ),
     (
         "Vbalance over Vmax", {"vbalance_mv": 4000}, (2900, None, 3670, 3700),
-        ["Vbalance 4.00 V is not under Vmax 3.70 V"],
+        ["Vbalance 4.000 V is not under Vmax 3.700 V"],
     ),
-    ("Vlow under Vmin", {"vlow_mv": 2800}, SENSIBLE, ["Vlow 2.80 V is not over Vmin"]),
-    ("Vlow at Vmin", {"vlow_mv": 2900}, SENSIBLE, ["Vlow 2.90 V is not over Vmin"]),
+    ("Vlow under Vmin", {"vlow_mv": 2800}, SENSIBLE, ["Vlow 2.800 V is not over Vmin"]),
+    ("Vlow at Vmin", {"vlow_mv": 2900}, SENSIBLE, ["Vlow 2.900 V is not over Vmin"]),
     ("Vlow over Vmin", {"vlow_mv": 2905}, (2900, 2905, 3400, 3700), []),
     ("Vlow under Vbalance", {"vlow_mv": 3395}, (2900, 3395, 3400, 3700), []),
-    ("Vlow at Vbalance", {"vlow_mv": 3400}, SENSIBLE, ["Vlow 3.40 V is not under Vbalance or Vmax"]),
-    ("Vlow of the pack", {"vlow_mv": 48_000}, SENSIBLE, ["Vlow 48.00 V is not under Vbalance or Vmax"]),
+    ("Vlow at Vbalance", {"vlow_mv": 3400}, SENSIBLE, ["Vlow 3.400 V is not under Vbalance or Vmax"]),
+    ("Vlow of the pack", {"vlow_mv": 48_000}, SENSIBLE, ["Vlow 48.000 V is not under Vbalance or Vmax"]),
     (
         "Vlow under the Vmin that stands in", {"vmin_mv": 0, "vlow_mv": 2800}, SENSIBLE,
-        [no_cells("Vmin", "0.00"), "Vlow 2.80 V is not over Vmin"],
+        [no_cells("Vmin", "0.000"), "Vlow 2.800 V is not over Vmin"],
     ),
     ("capacity 0", {"capacity_wh": 0}, SENSIBLE, ["the capacity is 0"]),
     ("hardly a capacity", {"capacity_wh": 100}, SENSIBLE, []),
     (
         "everything 0", {"vmin_mv": 0, "vmax_mv": 0, "vbalance_mv": 0, "vlow_mv": 0, "capacity_wh": 0},
-        (0, None, 0, None), [no_cells("Vmin", "0.00"), no_cells("Vmax", "0.00"), "the capacity is 0"],
+        (2900, None, 0, None), [no_cells("Vmin", "0.000"), no_cells("Vmax", "0.000"), "the capacity is 0"],
     ),
     (
         "all wrong at once",
         {"vmin_mv": 6000, "vmax_mv": 6000, "vbalance_mv": 6000, "vlow_mv": 6000, "capacity_wh": 0},
         (6000, None, 5970, None),
         [
-            no_cells("Vmin", "6.00"), no_cells("Vmax", "6.00"), no_cells("Vbalance", "6.00"),
-            "Vlow 6.00 V is not over Vmin", "the capacity is 0",
+            no_cells("Vmin", "6.000"), no_cells("Vmax", "6.000"), no_cells("Vbalance", "6.000"),
+            "Vlow 6.000 V is not over Vmin", "the capacity is 0",
         ],
     ),
 ]  # fmt: skip
@@ -202,8 +206,11 @@ def test_what_makes_no_sense_is_said_and_read_carefully(
         ({"vbalance_mv": 4000, "vmax_mv": 4150}, 3490),
         ({"vbalance_mv": 4000, "vmax_mv": 4150, "vnom_mv": 3600}, 3400),
         ({"vbalance_mv": 1900, "vmax_mv": 2000}, 1900),
+        ({"vbalance_mv": 1500, "vmax_mv": 2000}, 1500),
+        ({"vbalance_mv": 0, "vmax_mv": 1000}, 2900),
+        ({"vbalance_mv": 0, "vmax_mv": 0}, 2900),
     ],
-    ids=["LTO", "LFP", "NMC", "NCA", "not over Vbalance"],
+    ids=["LTO", "LFP", "NMC", "NCA", "not over Vbalance", "nor over a low one", "no Vbalance", "nothing"],
 )
 def test_a_vmin_under_any_cells_voltage_is_read_as_the_manual_advises(
     said: dict[str, Any], vmin_mv: int
@@ -212,16 +219,13 @@ def test_a_vmin_under_any_cells_voltage_is_read_as_the_manual_advises(
         assert read(vmin_mv=millivolts, **said).vmin_mv == vmin_mv
 
 
-def test_but_never_lower_than_it_is() -> None:
-    assert read(vmin_mv=1200, vbalance_mv=0, vmax_mv=1000)[:4] == (1200, None, 970, None)
-
-
 # Nominal voltage, chemistry, capacity
 
 
 @pytest.mark.parametrize(
     ("vbalance_mv", "vnom_mv", "expected"),
     [
+        (1499, None, "LFP"), (1500, None, "LTO"),
         (1900, None, "LTO"), (2999, None, "LTO"), (3000, None, "LFP"), (3001, None, "LFP"),
         (3799, None, "LFP"), (3800, None, "NMC"), (3801, None, "NMC"), (4900, None, "NMC"),
         (4000, 3649, "NCA"), (4000, 3650, "NMC"), (4000, 3651, "NMC"), (4000, 3600, "NCA"),
@@ -295,7 +299,7 @@ def test_any_settings_are_read_in_order_and_carefully(
 ) -> None:
     said = {"vlow_mv": vlow, "vmin_mv": vmin, "vbalance_mv": vbalance, "vmax_mv": vmax}
     found = read({"charge_margin_mv": margin}, **said)
-    assert found.vmin_mv >= vmin
+    assert found.vmin_mv >= max(vmin, 1500)
     assert found.balance_mv >= 0
     assert found.vlow_mv is None or found.vmin_mv < found.vlow_mv == vlow < found.balance_mv
     assert found.low_mv > found.vmin_mv

@@ -13,28 +13,36 @@ CELLS, TARGET, TOP, FLOOR = 16, 3430, 16 * 3430, 16 * 3300
 
 
 class Loop:
-    """A law that gets a frame a second: 16 cells, target 3.43 V, floor 3.3 V a cell, 20 A flow in."""
+    """A law that gets a frame a second: 16 cells, not level; target 3.43 V, floor 3.3 V, 20 A flow in."""
 
     def __init__(self) -> None:
         self.held, self.now = voltage.Held(), 1000.0
 
     def look(self, highest_mv: int, voltage_mv: int, **other: Any) -> Cells:
-        usual: dict[str, Any] = {"interval_s": 1.0, "current_ma": 20_000, "flow_ma": 3_000}
-        return Cells(CELLS, voltage_mv, highest_mv, TARGET, TOP, FLOOR, **(usual | other))
+        usual: dict[str, Any] = {"interval_s": 1.0, "current_ma": 20_000, "flow_ma": 3_000, "spread_mv": 21}
+        return voltage.Cells(CELLS, voltage_mv, highest_mv, TARGET, TOP, FLOOR, **(usual | other))
 
-    def hold(self, highest_mv: int, voltage_mv: int = 54_400, frames: int = 1, **other: Any) -> float:
+    def hold(
+        self, highest_mv: int, voltage_mv: int = 54_400, frames: int = 1, after: float = 1.0, **other: Any
+    ) -> float:
         for _ in range(frames):
-            self.now += 1.0
+            self.now += after
             look = self.look(highest_mv, voltage_mv, **other)
             self.held, cvl = voltage.hold(self.held, self.now, look)
         return cvl
 
     def block(
-        self, voltage_mv: int = 54_400, frames: int = 1, *, begins: bool = False, **other: Any
+        self,
+        voltage_mv: int = 54_400,
+        frames: int = 1,
+        after: float = 1.0,
+        *,
+        begins: bool = False,
+        **other: Any,
     ) -> float:
         highest_mv = other.pop("highest_mv", 3340)
         for _ in range(frames):
-            self.now += 1.0
+            self.now += after
             look = self.look(highest_mv, voltage_mv, **other)
             self.held, cvl = voltage.block(self.held, self.now, look, begins=begins)
             begins = False
@@ -86,6 +94,19 @@ def test_the_interval_of_the_frames_counts_for_a_rise() -> None:
     assert voltage.over_mv((3420, 3420, 3420, 3420, 3400), TARGET, 0.5) == -30
 
 
+@pytest.mark.parametrize(
+    ("seen", "soon"),
+    [
+        ((3451,), 3436),
+        ((3440, 3440, 3450, 3450), 3435),
+        ((3450, 3450, 3400, 3400, 3450), 3435),
+        ((3460, 3460, 3400, 3400, 3450), 3435),
+    ],
+)
+def test_without_a_rise_nothing_is_looked_ahead(seen: tuple[int, ...], soon: int) -> None:
+    assert voltage.soon_mv(seen, 1.0) == soon
+
+
 def test_a_step_is_never_deeper_than_30_mv_a_cell() -> None:
     loop = Loop()
     loop.hold(3400)
@@ -103,11 +124,20 @@ def test_it_comes_down_again_when_the_charger_had_its_time() -> None:
     assert loop.hold(TARGET + 5, 54_900, frames=60) == first - CELLS * 10
 
 
-def test_a_cell_that_runs_away_is_not_waited_for() -> None:
+def test_the_next_step_waits_for_6_s() -> None:
     loop = Loop()
-    loop.hold(TARGET + 10, frames=3)
-    first = loop.hold(TARGET + 10)
-    assert loop.hold(TARGET + 30) == first - CELLS * 30
+    low = lowered(loop)
+    assert loop.hold(TARGET + 10, after=5.96875) == low
+    assert loop.hold(TARGET + 10, after=0.03125) == low - CELLS * 10
+
+
+@pytest.mark.parametrize(("over", "waits"), [(30, True), (31, False)])
+def test_a_cell_that_runs_away_is_not_waited_for(over: int, waits: bool) -> None:
+    """CVL came down for 10 mV; one frame counts by 15 mV less."""
+    loop = Loop()
+    low = lowered(loop)
+    assert loop.hold(TARGET + over) == (low if waits else low - CELLS * 16)
+    assert loop.hold(TARGET + 60) < low
 
 
 @pytest.mark.parametrize(("current_ma", "down"), [(None, True), (1, True), (-20_000, False)])
@@ -116,6 +146,16 @@ def test_a_cell_over_its_target_needs_no_lower_voltage_while_the_pack_is_dischar
 ) -> None:
     loop = Loop()
     assert (loop.hold(TARGET + 20, frames=60, current_ma=current_ma) < TOP) is down
+
+
+@pytest.mark.parametrize(
+    ("over", "current_ma", "change"), [(30, -3_001, None), (30, -3_000, -30), (31, -3_001, -30)]
+)
+def test_a_discharge_is_believed_for_a_cell_up_to_30_mv_over(
+    over: int, current_ma: int, change: int | None
+) -> None:
+    cvl = Loop().hold(TARGET + over, frames=7, current_ma=current_ma)
+    assert cvl == (TOP if change is None else 54_400 + CELLS * change)
 
 
 @pytest.mark.parametrize("current_ma", [0, 3_000, -3_000])
@@ -139,19 +179,62 @@ def lowered(loop: Loop) -> float:
     return loop.hold(TARGET + 10)
 
 
+def wait_s(loop: Loop) -> float:
+    """Seconds from the last step until CVL rises for a cell 15 mV under its target."""
+    began, cvl = loop.held.moved_at, loop.hold(TARGET - 15)
+    for _ in range(1000):
+        if loop.hold(TARGET - 15) != cvl:
+            return loop.now - began
+    raise AssertionError("it does not rise")
+
+
 def test_it_rises_by_5_mv_a_cell_after_5_minutes_under_the_target() -> None:
     loop = Loop()
     low = lowered(loop)
-    assert loop.hold(TARGET - 15, frames=299) == low
-    assert loop.hold(TARGET - 15) == low + CELLS * 5
-    assert loop.hold(TARGET - 15, frames=299) == low + CELLS * 5
-    assert loop.hold(TARGET - 15) == low + CELLS * 10
+    for steps in (1, 2, 3):
+        assert wait_s(loop) == 300
+        assert loop.held.cvl_mv == low + CELLS * 5 * steps
+
+
+def test_at_its_top_nothing_holds_it_down() -> None:
+    """Another top, as after float, is followed at once."""
+    loop = Loop()
+    lowered(loop)
+    assert loop.hold(3330, frames=301) == TOP
+    assert (
+        voltage.hold(loop.held, loop.now + 1, loop.look(3330, 54_400)._replace(top_mv=TOP + 160))[1]
+        == TOP + 160
+    )
+
+
+def test_what_moves_nothing_does_not_begin_the_wait_anew() -> None:
+    loop = Loop()
+    assert loop.hold(TARGET + 10, 50_000, frames=3) == FLOOR
+    began = loop.now
+    assert loop.hold(TARGET + 10, 50_000, frames=100) == FLOOR
+    wait_s(loop)
+    assert loop.now - began == 300
+    loop = Loop()
+    loop.hold(3330, frames=400)
+    lowered(loop)
+    assert wait_s(loop) == 300, "there was no step up at the top to be taken back"
 
 
 def test_it_stays_while_the_cell_is_near_its_target() -> None:
     loop = Loop()
     low = lowered(loop)
     assert loop.hold(TARGET - 14, frames=3000) == low
+
+
+@pytest.mark.parametrize(("under", "spread_mv", "step"), [(5, 20, 2), (14, 20, 2), (4, 20, 0), (5, 21, 0)])
+def test_level_cells_near_their_target_get_the_rest_in_small_steps(
+    under: int, spread_mv: int, step: int
+) -> None:
+    loop = Loop()
+    low = lowered(loop)
+    assert loop.hold(TARGET - under, frames=5, spread_mv=spread_mv) == low
+    assert loop.hold(TARGET - under, after=594.0, spread_mv=spread_mv) == low
+    assert loop.hold(TARGET - under, spread_mv=spread_mv) == low + CELLS * step
 
 
 def test_noise_near_the_target_keeps_it_from_rising() -> None:
@@ -170,16 +253,23 @@ def test_far_under_its_target_it_rises_by_more() -> None:
 
 def test_a_step_up_that_had_to_be_taken_back_is_waited_longer_for() -> None:
     loop = Loop()
-    low = lowered(loop)
-    loop.hold(TARGET - 15, frames=300)
-    low = lowered(loop)
-    assert loop.hold(TARGET - 15, frames=590) == low
-    assert loop.hold(TARGET - 15, frames=10) > low
-    low = lowered(loop)
-    assert loop.hold(TARGET - 15, frames=590) == low
-    assert loop.hold(TARGET - 15, frames=10) > low, "600 s at the most"
-    risen = loop.hold(TARGET - 15, frames=600)
-    assert loop.hold(TARGET - 15, frames=300) > risen, "one that held is followed by the next sooner"
+    lowered(loop)
+    assert wait_s(loop) == 300
+    lowered(loop)
+    assert wait_s(loop) == 600
+    lowered(loop)
+    assert wait_s(loop) == 600, "at the most"
+    assert wait_s(loop) == 600
+    assert wait_s(loop) == 300, "one that held is followed by the next sooner"
+
+
+@pytest.mark.parametrize(("after", "wait"), [(599.0, 600), (600.0, 300)])
+def test_a_step_up_that_held_for_10_minutes_was_not_too_much(after: float, wait: int) -> None:
+    loop = Loop()
+    lowered(loop)
+    wait_s(loop)
+    loop.hold(TARGET + 60, after=after)
+    assert wait_s(loop) == wait
 
 
 def test_a_frame_with_other_settings_moves_what_is_remembered_between_them() -> None:
@@ -238,6 +328,122 @@ def test_a_cell_that_goes_on_rising_brings_it_down_though_little_flows() -> None
     begin = loop.block(54_500, begins=True, highest_mv=3700, current_ma=500)
     assert loop.block(54_500, highest_mv=3745, current_ma=500) == begin - CELLS * 30
     assert loop.block(54_500, frames=60, highest_mv=3745, current_ma=-20_000) == begin - CELLS * 30
+
+
+@pytest.mark.parametrize(
+    ("over", "current_ma", "lower"),
+    [
+        (20, 0, 0),
+        (21, 0, 6),
+        (45, 0, 30),
+        (45, -3_000, 30),
+        (45, -3_001, 0),
+        (46, -3_001, 30),
+        (45, None, 30),
+    ],
+)
+def test_where_charging_ends_for_a_cell_over_its_target(
+    over: int, current_ma: int | None, lower: int
+) -> None:
+    """One frame counts by 15 mV less; a discharge is believed up to 30 mV."""
+    loop = Loop()
+    assert loop.block(begins=True, highest_mv=TARGET + over, current_ma=current_ma) == 54_400 - CELLS * lower
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "steps"),
+    [(-30, 30, 0), (-30, 31, 16), (36, 41, 0), (36, 42, 27), (-90, -70, 0)],
+)
+def test_only_a_cell_that_runs_away_is_not_waited_for_while_charging_is_denied(
+    first: int, second: int, steps: int
+) -> None:
+    loop = Loop()
+    begin = loop.block(begins=True, highest_mv=TARGET + first)
+    assert loop.block(highest_mv=TARGET + second) == begin - CELLS * steps
+
+
+@pytest.mark.parametrize(("over", "steps"), [(36, 0), (37, 22)])
+def test_how_far_over_it_was_is_remembered_of_each_step(over: int, steps: int) -> None:
+    loop = Loop()
+    begin = loop.block(begins=True, highest_mv=3400)
+    assert loop.block(highest_mv=TARGET + 31) == begin - CELLS * 16
+    assert loop.block(highest_mv=TARGET + over) == begin - CELLS * (16 + steps)
+
+
+@pytest.mark.parametrize("first", [-90, 36])
+def test_the_next_step_waits_for_6_s_while_charging_is_denied(first: int) -> None:
+    loop = Loop()
+    begin = loop.block(begins=True, highest_mv=TARGET + first)
+    assert loop.block(after=5.96875, highest_mv=TARGET - 80) == begin
+    assert loop.block(after=0.03125, highest_mv=TARGET - 80) == begin - CELLS * 10
+    assert loop.block(after=5.96875, highest_mv=TARGET - 60) == begin - CELLS * 10
+
+
+def test_where_next_to_nothing_flows_it_comes_down_for_a_cell_as_far_as_that_needs() -> None:
+    loop = Loop()
+    loop.block(begins=True)
+    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_000) == 54_400 - CELLS * 30
+    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_000) == 54_400 - CELLS * 60
+
+
+def test_a_discharge_that_is_not_believed_brings_it_one_step_under_the_present_voltage() -> None:
+    loop = Loop()
+    loop.block(begins=True)
+    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_001) == 54_400 - CELLS * 30
+    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_001) == 54_400 - CELLS * 30
+    assert loop.block(54_100, after=6.0, highest_mv=TARGET + 46, current_ma=-3_001) == 54_100 - CELLS * 30
+
+
+@pytest.mark.parametrize(("current_ma", "change"), [(-3_001, 10), (-3_000, 0), (0, 0), (None, 0)])
+def test_only_while_the_pack_is_discharged_does_it_come_up(current_ma: int | None, change: int) -> None:
+    loop = Loop()
+    loop.block(53_200, begins=True)
+    low = 53_200 - CELLS * 20
+    assert loop.block(53_200, frames=12) == low
+    quiet = low if current_ma is None else 53_200  # without a sensor a pack over CVL is charged
+    assert loop.block(quiet, after=299.0, current_ma=current_ma) == low
+    assert loop.block(quiet, current_ma=current_ma) == low + CELLS * change
+    assert loop.block(quiet, after=299.0, current_ma=current_ma) == low + CELLS * change
+
+
+def test_at_the_present_voltage_it_has_nowhere_to_rise_to() -> None:
+    loop = Loop()
+    begin = loop.block(53_200, begins=True)
+    assert loop.block(53_200, after=300.0, current_ma=-20_000) == begin
+    assert loop.block(53_300, current_ma=-20_000) == 53_300, "no step just now that had to be waited for"
+
+
+# When charging is allowed again
+
+
+@pytest.mark.parametrize(("under", "cvl"), [(15, TOP), (14, 53_200)])
+def test_it_comes_back_to_where_it_was_unless_a_cell_is_near_its_target(under: int, cvl: float) -> None:
+    loop = Loop()
+    assert loop.hold(TARGET - under) == TOP
+    assert loop.block(53_200, frames=5, begins=True, highest_mv=TARGET - under, current_ma=0) == 53_200
+    assert loop.hold(TARGET - under) == cvl
+
+
+def test_it_comes_back_to_what_it_was_lowered_to() -> None:
+    loop = Loop()
+    low = lowered(loop)
+    assert loop.block(53_200, begins=True) == 53_200
+    assert loop.hold(3330) == low
+    assert loop.hold(3330) == low
+
+
+def test_it_was_never_away_where_the_pack_was_over_it() -> None:
+    loop = Loop()
+    assert loop.block(56_000, begins=True, current_ma=0) == TOP
+    assert loop.hold(3330) == TOP
+
+
+@pytest.mark.parametrize(("over", "cvl"), [(20, TOP), (21, 54_400)])
+def test_a_cell_that_asked_for_less_meanwhile_is_remembered(over: int, cvl: float) -> None:
+    loop = Loop()
+    assert loop.block(begins=True, highest_mv=3400) == 54_400
+    assert loop.block(highest_mv=TARGET + over) == 54_400
+    assert loop.hold(3400) == cvl
 
 
 def test_time_that_goes_back_keeps_nothing_from_coming_down() -> None:
