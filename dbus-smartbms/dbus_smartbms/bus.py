@@ -28,6 +28,7 @@ _NO_REPLY = _library.MessageFlag.NO_REPLY_EXPECTED
 log = logging.getLogger(__name__)
 
 BUS_ITEM = "com.victronenergy.BusItem"
+SETTINGS, SETTINGS_API = "com.victronenergy.settings", "com.victronenergy.Settings"
 INTROSPECTABLE = "org.freedesktop.DBus.Introspectable"
 _DAEMON = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 _PEER = "org.freedesktop.DBus.Peer"
@@ -193,10 +194,20 @@ class Connection:
         answer: dict[str, dict[str, Any]] = await self.call(service, "/", BUS_ITEM, "GetItems")
         return answer
 
-    async def watch(self, service: str, changed: Callable[[str, dict[str, Any]], None]) -> None:
-        """Tell of every change of a service: ``changed(path, {"Value": ..., "Text": ...})``.
+    async def add_setting(self, path: str, default: str) -> str | None:
+        """What localsettings keeps at a path; ``default`` where it kept nothing.  None: it refuses."""
+        entry = {"path": _Variant("s", path), "default": _Variant("s", default)}
+        answer = await self.call(SETTINGS, "/", SETTINGS_API, "AddSettings", "aa{sv}", [entry])
+        first = answer[0] if isinstance(answer, list) and answer and isinstance(answer[0], dict) else {}
+        value = first.get("value")
+        return value if isinstance(value, str) and not first.get("error") else None
 
-        One service a connection; ends with the connection.
+    async def watch(
+        self, service: str, changed: Callable[[str, dict[str, Any]], None], only: str | None = None
+    ) -> None:
+        """Tell of each change of a service, or of only one path: ``changed(path, {"Value": ..., ...})``.
+
+        Ends with the connection.  Of several watched services each is told of the others' changes, too.
 
         Told too, with path "" and an empty dict, when the service comes or goes.
         """
@@ -216,8 +227,9 @@ class Connection:
                 changed(message.path, _unwrap(message.body[0]))
 
         self._bus.add_message_handler(handler)
+        part = "" if only is None else f",path='{only}'"
         for rule in (
-            f"type='signal',interface='{BUS_ITEM}',sender='{service}'",
+            f"type='signal',interface='{BUS_ITEM}',sender='{service}'{part}",
             f"type='signal',sender='{_DAEMON[0]}',member='NameOwnerChanged',arg0='{service}'",
         ):
             await self.call(*_DAEMON, "AddMatch", "s", rule)
@@ -264,6 +276,11 @@ class Service(Connection):
         self.owned = True  # who sees the name sees every change from then on
         self.owned = await self.request_name(self.name)
         return self.owned
+
+    async def hide(self) -> None:
+        """Release the name, to appear again with what clients look at only once."""
+        self.owned = False
+        await self.release_name(self.name)
 
     async def leave(self) -> None:
         """Release the name, end the connection, and let every call on it fail before this returns."""

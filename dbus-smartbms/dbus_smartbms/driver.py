@@ -19,25 +19,29 @@ from typing import Any
 
 from . import __version__, state, watchdog
 from .bank import Bank
-from .bus import BUS_ITEM, BusError, Service
+from .bus import BUS_ITEM, SETTINGS, BusError, Service
 from .configuration import Configuration
 from .items import Items
 from .link import Cable, Link
 from .paths import (
     CHARGE_TO_FULL,
-    LONGEST_NAME,
     MAX_CHARGE_CURRENT,
     MAX_DISCHARGE_CURRENT,
     Identity,
     View,
 )
 from .rules import Wishes
+from .state import LONGEST_NAME, MOST_INSTANCE
 
 log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
 SERVICE = "com.victronenergy.battery.smartbms"
 SYSTEM = "com.victronenergy.system"
+INSTANCE = "/Settings/Devices/smartbms/ClassAndVrmInstance"
+"""Where localsettings keeps the device instance, as ``battery:<number>``."""
+INSTANCE_S = 2.0
+"""The name waits so long for localsettings; then the instance is what it was the last time."""
 DVCC, ACTIVE_BMS = "/Control/Dvcc", "/ActiveBmsService"
 TICK_S = 1.0
 CATCH_UP_S = 0.1
@@ -82,6 +86,14 @@ class Driver:
         self._use = _Use()
         self._kept = _Kept(state_file)
         self.bank.wishes = self._kept.saved.wishes
+        self.identity.custom_name = self._kept.saved.name
+        self._instance = self._kept.saved.instance
+        """What localsettings keeps, as far as is known."""
+        if self._instance is not None:
+            self.identity.instance = self._instance
+        self._instance_told = 0
+        """How often it said that it had changed."""
+        self._moved = asyncio.Event()
         self._wished = asyncio.Event()
         self._ended = asyncio.Event()
         self._broken: BaseException | None = None
@@ -229,7 +241,7 @@ class Driver:
         packs, counted = dict(self._kept.saved.packs), self.bank.counted
         if self.identity.serial is not None and counted is not None:
             packs[self.identity.serial] = state.Pack(counted, self.bank.stage)
-        return state.Saved(packs, self.bank.wishes)
+        return state.Saved(packs, self.bank.wishes, self.identity.custom_name, self._instance)
 
     # The bus
 
@@ -240,12 +252,17 @@ class Driver:
         while True:
             try:
                 await self.service.connect()
+                await self._recall_instance()
                 if await self.service.take_name():
-                    log.info("on the bus as %s", SERVICE)
+                    log.info("on the bus as %s, instance %d", SERVICE, self.identity.instance)
                     said = None
-                    watching = asyncio.create_task(self._watch_system())
+                    tasks = [
+                        asyncio.create_task(self._watch_system()),
+                        asyncio.create_task(self._follow_instance()),
+                    ]
                     await self.service.closed()
-                    watching.cancel()
+                    for task in tasks:
+                        task.cancel()
                     log.warning("the bus is gone")
                 else:
                     said = _once(said, f"{SERVICE} is taken: is another driver running?")
@@ -255,6 +272,59 @@ class Driver:
             self.service.disconnect()
             self._use.forget(self.identity)
             await asyncio.sleep(RETRY_S)
+
+    async def _recall_instance(self) -> None:
+        """Ask localsettings, where it is, for the instance; a limit does not wait for it for long."""
+        with contextlib.suppress(BusError, TimeoutError):
+            await self.service.watch(SETTINGS, self._settings_changed, INSTANCE)
+            await asyncio.wait_for(self._read_instance(), INSTANCE_S)
+        self._moved.clear()
+        if self._instance is not None and self._instance != self.identity.instance:
+            self.identity.instance = self._instance
+            self._announce()
+
+    async def _read_instance(self) -> None:
+        told = self._instance_told
+        value = await self.service.add_setting(INSTANCE, f"battery:{self.identity.instance}")
+        if told == self._instance_told:  # else a change came after the answer, and was heard before it
+            self._keeps(value)
+
+    def _settings_changed(self, path: str, entry: dict[str, object]) -> None:
+        if path == INSTANCE:
+            self._instance_told += 1
+            self._keeps(entry.get("Value"))
+        elif not path:
+            self._reading_instance = asyncio.create_task(self._read_again_instance())
+
+    async def _read_again_instance(self) -> None:
+        with contextlib.suppress(BusError):  # it went; or it is not there yet, and will say so
+            await self._read_instance()
+
+    def _keeps(self, value: object) -> None:
+        """What localsettings says it keeps; another number than before is one that somebody wants."""
+        match = re.fullmatch(r"battery:(\d{1,5})", value) if isinstance(value, str) else None
+        if match and int(match[1]) <= MOST_INSTANCE and int(match[1]) != self._instance:
+            self._instance = int(match[1])
+            self._moved.set()
+            self._wished.set()
+
+    async def _follow_instance(self) -> None:
+        """Take another instance: clients look at it only when the name appears."""
+        try:
+            while True:
+                await self._moved.wait()
+                self._moved.clear()
+                if self._instance is None or self._instance == self.identity.instance:
+                    continue
+                await self.service.hide()
+                self.identity.instance = self._instance
+                self._announce()
+                if not await self.service.take_name():
+                    raise BusError("the name was taken meanwhile")
+                log.info("instance %d now, as the settings have it", self.identity.instance)
+        except BusError as error:
+            log.warning("the instance cannot be changed (%s); connecting anew", error)
+            self.service.disconnect()
 
     async def _watch_system(self) -> None:
         """Learn whether the GX follows our limits: DVCC on, and ours the chosen BMS."""
@@ -290,6 +360,7 @@ class Driver:
         if len(name) > LONGEST_NAME or not name.isprintable():
             return False
         self.identity.custom_name = name
+        self._wished.set()
         return True
 
     def _write_clear(self, value: int) -> bool:
@@ -347,7 +418,7 @@ class _Kept:
 
 def _coarse(saved: state.Saved) -> object:
     """What makes a writing worth while: all but the seconds of a charge's progress."""
-    return saved.wishes, {
+    return saved[1:], {
         cable: (
             pack.counted,
             [int(part // COARSE_S) if isinstance(part, float) else part for part in pack.stage],

@@ -23,8 +23,6 @@ PRODUCT_ID = 0xB050
 """Victron's registered id for this BMS; it has no special treatment anywhere."""
 PRODUCT_NAME = r"123\SmartBMS"
 LONGEST_TIME_TO_GO_S = 864_000
-LONGEST_NAME = 32
-"""Characters of /CustomName, as gui-v2 limits it."""
 RUNNING, ERROR = 9, 10
 """Values of /State."""
 

@@ -17,6 +17,9 @@ from .rules import NO_WISHES, Wishes
 from .stages import STAGES, Stage
 
 VERSION = 1
+LONGEST_NAME = 32
+"""Characters of /CustomName, as gui-v2 limits it."""
+MOST_INSTANCE = 0xFFFF
 _EVER = 10**9
 """Seconds: what a count of them can be."""
 _MOST = {
@@ -36,10 +39,14 @@ class Pack(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the file holds: packs by their cables, and what was wished for over the bus."""
+    """What the file holds: packs by their cables, and what was set over the bus."""
 
     packs: Mapping[str, Pack] = {}
     wishes: Wishes = NO_WISHES
+    name: str = ""
+    """/CustomName"""
+    instance: int | None = None
+    """The device instance that localsettings keeps; None: never asked."""
 
 
 def read(path: Path) -> Saved:
@@ -65,7 +72,13 @@ def _saved(found: Any) -> Saved:
     if not isinstance(found.get("packs"), dict):
         raise ValueError("it has no packs")
     packs = {cable: _pack(entry) for cable, entry in found["packs"].items()}
-    return Saved(packs, Wishes(**_read("the wishes", found.get("wishes", {}), Wishes._field_defaults, ())))
+    wishes = Wishes(**_read("the wishes", found.get("wishes", {}), Wishes._field_defaults, ()))
+    name, instance = found.get("name", ""), found.get("instance")
+    if not isinstance(name, str) or not name.isprintable() or len(name) > LONGEST_NAME:
+        raise ValueError(f"name is {name!r:.40}, not a text of at most {LONGEST_NAME} characters")
+    if instance is not None and (type(instance) is not int or not 0 <= instance <= MOST_INSTANCE):
+        raise ValueError(f"instance is {instance!r:.40}, not a number from 0 to {MOST_INSTANCE}")
+    return Saved(packs, wishes, name, instance)
 
 
 def _pack(entry: Any) -> Pack:
@@ -104,7 +117,10 @@ def write(path: Path, saved: Saved) -> None:
     packs = {
         cable: pack.counted._asdict() | {"stage": pack.stage._asdict()} for cable, pack in saved.packs.items()
     }
-    whole = {"version": VERSION, "packs": packs, "wishes": saved.wishes._asdict()}
+    whole = {
+        "version": VERSION, "name": saved.name, "instance": saved.instance, "wishes": saved.wishes._asdict(),
+        "packs": packs,
+    }  # fmt: skip
     text = json.dumps(whole, indent=1) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")

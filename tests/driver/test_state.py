@@ -53,8 +53,9 @@ def written(path: Path) -> tuple[int, int]:
 def test_what_was_written_is_read(tmp_path: Path, packs: dict[str, Pack]) -> None:
     path = tmp_path / "state.json"
     for wishes in (Wishes(), Wishes(12.5, None), Wishes(0, 10_000)):
-        state.write(path, Saved(packs, wishes))
-        assert state.read(path) == Saved(packs, wishes)
+        for name, instance in (("", None), ("Küche 1", 0), ("x" * 32, 65_535)):
+            state.write(path, Saved(packs, wishes, name, instance))
+            assert state.read(path) == Saved(packs, wishes, name, instance)
     assert folder(tmp_path) == {"state.json"}
 
 
@@ -93,6 +94,7 @@ NAN, INFINITE = float("nan"), float("inf")
 MOST = {"cells": 255, "capacity_wh": 6_553_500, "soc": 100, "bms_soc": 100}
 NO_NUMBER: list[object] = [True, False, None, "50", [], [50], {}, NAN, INFINITE, -INFINITE, -1, -0.001, 1e300]
 NO_OBJECT: list[object] = [None, [], "bulk", 1, {"note": 1}]
+NO_INSTANCE: list[object] = [-1, 65_536, 1.0, True, "5", []]
 CHARGE = "name, since_s, soc, ended, asked_s, unfull_s, lasted_s, full_s, denied_s"
 NO_STAGE: list[tuple[object, str]] = [
     *((stage, f"of a charge it has to say {CHARGE}, and nothing else")
@@ -125,6 +127,10 @@ DAMAGED = [
       for key in ENTRY for value in [*NO_NUMBER, MOST[key] + 1, MOST[key] + 0.001]),
     *((text_of(stage=stage), why) for stage, why in NO_STAGE),
     *((json.dumps({"version": 1, "packs": {}, "wishes": wishes}), why) for wishes, why in NO_WISHES),
+    *((json.dumps({"version": 1, "packs": {}, "name": name}), "name is .+, not a text of at most 32 .+")
+      for name in (None, 5, ["x"], "x" * 33, "two\nlines", "\0")),
+    *((json.dumps({"version": 1, "packs": {}, "instance": number}),
+       f"instance is {re.escape(repr(number))}, not a number from 0 to 65535") for number in NO_INSTANCE),
     (text_of(soc="5" * 10_000), "soc is '5{39}, not a number from 0 to 100"),
     (text_of(cells=10**300), "cells is 10{39}, not a number from 0 to 255"),
 ]  # fmt: skip
