@@ -65,17 +65,8 @@ EQUIVALENT = {
     "_synchronised: any((row.for_s is None or at - begin >= row.for_s for row in empty)) -> "
     "all((row.for_s is None or at - begin >= row.for_s for row in empty))": "no table has two such rows",
     # voltage
-    "JUMP_MV: JUMP_MV = 15 -> JUMP_MV = 16": "soon_mv takes 15 mV from a lone frame as well",
-    "Held: over_mv: float = 0.0 -> over_mv: float = 0.001": "no step was ever: it is compared with none",
     "Held: over_mv: float = 0.0 -> over_mv: float = -0.001": "the same",
-    "_down: 2 * held.wait_s -> 3 * held.wait_s": "10 minutes at most, and from 5 minutes on: both give 10",
-    "_up: held.wait_s / 2 -> held.wait_s / 3": "5 minutes at least, and from 10 minutes down: both give 5",
-    "block: look.current_ma or 0 -> look.current_ma or 1": "nothing under 1 A counts as a current",
-    "block: look.current_ma or 0 -> look.current_ma or -1": "the same",
     # limits
-    "HOLD_S: HOLD_S = 15.0 -> HOLD_S = 15.151": "a step upwards waits for 30 s of frames anyway",
-    "HOLD_S: HOLD_S = 15.0 -> HOLD_S = 14.849": "the same",
-    "_direct: now - fell_at >= HOLD_S -> now - fell_at > HOLD_S": "the same",
     "Memory: frames: int = 0 -> frames: int = -1": "the first frame has number 1: it is new after both",
     "Memory: eased_s: float = 0.0 -> eased_s: float = 0.001": "set to 0 with the first target",
     "Memory: eased_s: float = 0.0 -> eased_s: float = -0.001": "the same",
@@ -84,10 +75,6 @@ EQUIVALENT = {
     "Memory: spent: bool = False -> spent: bool = True": "the same",
     "Limits: lost: bool = False -> lost: bool = True": "every step says it",
     "Limits: spent: bool = False -> spent: bool = True": "the same",
-    "_top_mv: max(volts.vmax_mv - UNDER_VMAX_MV, 0) -> max(volts.vmax_mv - UNDER_VMAX_MV, 1)": (
-        "a Vmax that counts is a cell's: 1.5 V at least"
-    ),
-    "_top_mv: max(volts.vmax_mv - UNDER_VMAX_MV, 0) -> max(volts.vmax_mv - UNDER_VMAX_MV, -1)": "the same",
     "_look: soon = 0.0 -> soon = 0.001": "the highest cell counts beside it, and is never so low",
     "_look: soon = 0.0 -> soon = -0.001": "the same",
 }

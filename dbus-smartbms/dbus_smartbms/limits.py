@@ -29,9 +29,8 @@ FIRST_STEP = 4
 RAMP_S = 600.0
 """A limit rises over its whole range in this time: 10 minutes at most, whatever it fell to."""
 STEP_S = 30.0
-"""It rises in steps, so that whoever reads it has a steady number."""
-HOLD_S = 15.0
-"""A limit that fell stays for so long before it rises: a cloud, a kettle, a noisy cell."""
+"""It rises in steps, so that whoever reads it has a steady number; and one that fell stays for so long: a
+cloud, a kettle, a noisy cell."""
 NOISE_MV = 20
 """Play of the tapers: a cell has to come back by more than this before a limit follows it."""
 FLOW_MA = 1000
@@ -62,10 +61,8 @@ class Direction:
     """Frames in a row that permitted, up to ``PERMITS``."""
     ceiling_ma: int | None = None
     """What the ramp lets through; None at the start, when there is nothing to ramp from."""
-    fell_at: float = float("-inf")
-    """When the limit last fell: a rise waits for ``HOLD_S`` from then."""
     risen_s: float = 0.0
-    """Seconds of frames since it last rose."""
+    """Seconds of frames since it last rose or fell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,14 +166,14 @@ def step(
         least(rule(view) for rule in CHARGE_RULES),
         view.charge.amount,
         no_charge,
-        fresh, now, dt_s,
+        fresh, dt_s,
     )  # fmt: skip
     discharge, dcl = _direct(
         memory.discharge,
         least(rule(view) for rule in DISCHARGE_RULES),
         view.discharge.amount,
         _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", relays.load.forbids, spent),
-        fresh, now, dt_s,
+        fresh, dt_s,
     )  # fmt: skip
     target_mv, eased_s = _ease(memory, view, dt_s)
     cvl, held = _voltage(memory, view, ccl, target_mv, lost=lost, starting=charge.ceiling_ma is None)
@@ -226,7 +223,8 @@ def _ease(memory: Memory, view: Now, dt_s: float) -> tuple[int, float]:
         return goal, 0.0
     if mv > goal and eased_s >= EASE_DOWN_S:
         return max(goal, mv - EASE_MV), 0.0
-    if mv < goal and eased_s >= EASE_UP_S:
+    calm = view.frame.highest_mv <= top and not memory.ccl_was_zero
+    if mv < goal and eased_s >= EASE_UP_S and calm:
         return min(goal, mv + EASE_MV), 0.0
     return mv, eased_s
 
@@ -237,7 +235,7 @@ def _top_mv(view: Now) -> int:
     if volts.vmax_mv is None:
         return view.frame.vmax_mv
     margin = round(view.settings.charge_margin_mv)
-    return min(volts.balance_mv + margin, max(volts.vmax_mv - UNDER_VMAX_MV, 0))
+    return min(volts.balance_mv + margin, volts.vmax_mv - UNDER_VMAX_MV)
 
 
 def _look(
@@ -309,30 +307,30 @@ def _denial(pack: PackState, bit: int, what: str, critical: str | None, lost: bo
 
 
 def _direct(
-    memory: Direction, rule: Cap, full_ma: int, denial: str | None, fresh: bool, now: float, dt_s: float
+    memory: Direction, rule: Cap, full_ma: int, denial: str | None, fresh: bool, dt_s: float
 ) -> tuple[Direction, Cap]:
     """One direction's limit: denied, waiting for frames that permit, ramping, or as the rules say."""
     if denial is not None:
         before = full_ma if memory.ceiling_ma is None else memory.ceiling_ma
-        return Direction(0, before, now), Cap(0, denial)
+        return Direction(0, before), Cap(0, denial)
     permits = min(memory.permits + fresh, PERMITS)
     if permits < PERMITS:
         text = f"waits for {PERMITS} frames in a row that permit it ({permits} so far)"
         return replace(memory, permits=permits), Cap(0, text)
-    ceiling, fell_at, risen_s = memory.ceiling_ma, memory.fell_at, memory.risen_s + dt_s
+    ceiling, risen_s = memory.ceiling_ma, memory.risen_s + dt_s
     if ceiling is None:
         ceiling = rule.amount
     elif memory.permits < PERMITS:
         # Not over what it was before: a denial opens no short cut past the ramp.
-        ceiling, fell_at = min(rule.amount // FIRST_STEP, ceiling), now - HOLD_S
-    elif rule.amount <= ceiling:  # noise that comes back to the same low starts the hold again
-        ceiling, fell_at, risen_s = rule.amount, now, 0.0
-    elif now - fell_at >= HOLD_S and risen_s >= STEP_S:
+        ceiling = min(rule.amount // FIRST_STEP, ceiling)
+    elif rule.amount <= ceiling:  # noise that comes back to the same low starts the wait again
+        ceiling, risen_s = rule.amount, 0.0
+    elif risen_s >= STEP_S:
         ceiling, risen_s = min(rule.amount, ceiling + int(full_ma * risen_s / RAMP_S) + 1), 0.0
     limit = (
         rule if rule.amount <= ceiling else Cap(ceiling, f"rises slowly again to {rule.amount / 1000:.0f} A")
     )
-    return Direction(permits, ceiling, fell_at, risen_s), limit
+    return Direction(permits, ceiling, risen_s), limit
 
 
 def _voltage(
@@ -366,4 +364,4 @@ def _voltage(
         reason = f"{highest_cell(view)}: held under {top / 1000:.2f} V"
         if frame.highest_mv < top - NOISE_MV:
             reason = f"rises slowly again to {base.reason}"
-    return Cap(int(cvl), reason), held._replace(cvl_mv=None, before_mv=None) if starting else held
+    return Cap(int(cvl), reason), Held(highest_mv=held.highest_mv) if starting else held

@@ -11,6 +11,7 @@ Pure: no clock, no I/O.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 SETTLE_S = 6.0
@@ -18,15 +19,13 @@ SETTLE_S = 6.0
 RISE_S = 300.0
 """Before a step upwards: slower than cells follow, so nothing is chased."""
 LONGEST_RISE_S = 600.0
-"""A step upwards that had to be taken back doubles the wait, to this at most."""
+"""After one that had to be taken back; and before one that is near the target."""
 AHEAD_S = 6.0
 """How far the highest cell's rise is looked ahead: what a step needs to show."""
 AHEAD_MV = 15
-"""So far over its target a cell that rises may be seen coming: noise of two counts is not a rise."""
+"""One frame, and a rise that is looked ahead, count by so much less: noise of two counts is neither."""
 AGREE = 3
 """Frames that have to agree on a little."""
-JUMP_MV = 15
-"""So far over, one frame is enough."""
 PLAY_MV = 5
 """A cell over its target by one count of the wire moves nothing."""
 RELEASE_MV = 15
@@ -66,6 +65,16 @@ class Cells(NamedTuple):
     spread_mv: int
     """Between the highest and the lowest cell."""
 
+    @property
+    def flows_in(self) -> bool:
+        """Whether the pack is charged, as far as its sensor tells."""
+        return self.current_ma is not None and self.current_ma > self.flow_ma
+
+    @property
+    def flows_out(self) -> bool:
+        """The same of discharging."""
+        return self.current_ma is not None and self.current_ma < -self.flow_ma
+
 
 class Held(NamedTuple):
     """What is remembered of CVL."""
@@ -81,6 +90,8 @@ class Held(NamedTuple):
     """Of the last frames, the newest last."""
     before_mv: float | None = None
     """CVL when charging was stopped, or what the cells have asked for since; None: it is not stopped."""
+    began_mv: float | None = None
+    """What CVL went to when charging was stopped: a sensor that lies lifts it one step over that at most."""
 
     def within(self, look: Cells) -> tuple[Held, float]:
         """What is remembered, between the bounds of now (a frame can bring other settings); and CVL."""
@@ -101,7 +112,7 @@ class Held(NamedTuple):
             return self
         far = look.highest_mv <= look.target_mv - RELEASE_MV
         cvl = max(self.cvl_mv, self.before_mv) if far and self.cvl_mv is not None else self.cvl_mv
-        return self._replace(cvl_mv=cvl, before_mv=None)
+        return self._replace(cvl_mv=cvl, before_mv=None, began_mv=None)
 
     def saw(self, highest_mv: int) -> Held:
         """With one more frame."""
@@ -110,8 +121,10 @@ class Held(NamedTuple):
 
 def soon_mv(seen: tuple[int, ...], interval_s: float) -> float:
     """Where the highest cell will be when a step has shown, if it goes on rising; less a noise's worth."""
-    newest = seen[-1]
-    rise = max(0, newest - max(seen[:2])) / (interval_s * (len(seen) - 1)) if len(seen) == SEEN else 0.0
+    newest, rise = seen[-1], 0.0
+    if len(seen) == SEEN:  # one step is a load that ended, a silence, a cell that was not heard: no rise
+        steps = [after - before for before, after in pairwise(seen)]
+        rise = max(0, sum(steps) - max(steps)) / (interval_s * len(steps))
     return newest + rise * AHEAD_S - AHEAD_MV
 
 
@@ -120,43 +133,56 @@ def over_mv(seen: tuple[int, ...], target_mv: int, interval_s: float) -> float:
 
     Some frames have to agree on a little; one is enough for a lot, and a rise that goes on is looked ahead.
     """
-    jumped = seen[-1] - target_mv - JUMP_MV
-    over = min(seen[-AGREE:]) - target_mv if len(seen) >= AGREE else jumped
-    return max(over, jumped, soon_mv(seen, interval_s) - target_mv)
+    soon = soon_mv(seen, interval_s)
+    return (max(min(seen[-AGREE:]), soon) if len(seen) >= AGREE else soon) - target_mv
 
 
 def _down(held: Held, now: float, cvl: float, over: float) -> tuple[Held, float]:
     """A step down; one that takes back a step up makes the next one wait longer."""
     back = held.over_mv == 0 and now - held.moved_at < 2 * held.wait_s
-    wait_s = min(2 * held.wait_s, LONGEST_RISE_S) if back else held.wait_s
+    wait_s = LONGEST_RISE_S if back else held.wait_s
     return held._replace(cvl_mv=cvl, moved_at=now, over_mv=over, wait_s=wait_s), cvl
 
 
 def _up(held: Held, now: float, cvl: float) -> tuple[Held, float]:
     """A step up; one that follows another waits less the next time."""
-    wait_s = max(held.wait_s / 2, RISE_S) if held.over_mv == 0 else held.wait_s
+    wait_s = RISE_S if held.over_mv == 0 else held.wait_s
     return held._replace(cvl_mv=cvl, moved_at=now, over_mv=0.0, wait_s=wait_s), cvl
+
+
+def _lower(held: Held, now: float, look: Cells, cvl: float, over: float) -> tuple[Held, float]:
+    """A step down for a cell ``over`` its target, when the last one had its time or the cell runs away.
+
+    Where nothing says that current flows in, the sensor may be blind, dead or stuck: then to one step under
+    the present voltage, which few chargers charge at, and no further, for that would sell the battery.  A
+    cell that runs away although CVL came down says that current flows; before that step had its time, two
+    steps under the present voltage are enough.
+    """
+    came_down = bool(held.over_mv)
+    soon = soon_mv(held.highest_mv, look.interval_s) - look.target_mv
+    runs_away = came_down and soon > held.over_mv + PLAY_MV
+    waited = not came_down or abs(now - held.moved_at) >= SETTLE_S
+    if not waited and not runs_away:
+        return held, cvl
+    present, least = float(max(look.voltage_mv, look.floor_mv)), float(look.floor_mv)
+    if not (waited and (look.flows_in or runs_away)):
+        steps = 2 if runs_away else 1
+        least = max(least, present - steps * look.cells * MOST_MV)
+    asked = max(min(cvl, present) - look.cells * min(over, MOST_MV), least)
+    return _down(held, now, asked, over) if asked < cvl else (held, cvl)
 
 
 def hold(held: Held, now: float, look: Cells) -> tuple[Held, float]:
     """What is remembered, and CVL, after a frame while charging is allowed.
 
     Not down while the pack is discharged: a cell that is a little over its target and bleeds needs no lower
-    voltage.  Where next to nothing seems to flow, or the cell is too high for a discharge, the sensor may be
-    blind, dead or stuck: then down to one step under the present voltage, which no charger charges at, and
-    no further, for that would sell the battery.
+    voltage.
     """
     held, cvl = held.back(look).saw(look.highest_mv).within(look)
     over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
     if over > PLAY_MV:
-        current, least = look.current_ma, float(look.floor_mv)
-        if current is not None and current <= look.flow_ma:
-            bleeds = current < -look.flow_ma and over <= LIES_MV
-            least = cvl if bleeds else max(least, look.voltage_mv - look.cells * MOST_MV)
-        asked = max(min(cvl, float(look.voltage_mv)) - look.cells * min(over, MOST_MV), least)
-        if asked < cvl and (abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV):
-            return _down(held, now, asked, over)
-        return held, cvl
+        bleeds = look.flows_out and over <= LIES_MV
+        return (held, cvl) if bleeds else _lower(held, now, look, cvl, over)
     under, waited_s = look.target_mv - max(held.highest_mv), now - held.moved_at
     if under >= RELEASE_MV and waited_s >= held.wait_s:
         step = max(RISE_MV, (under - RELEASE_MV) / 2)
@@ -175,21 +201,18 @@ def block(held: Held, now: float, look: Cells, *, begins: bool) -> tuple[Held, f
     """
     held, cvl = held.saw(look.highest_mv).within(look)
     present = float(max(look.voltage_mv, look.floor_mv))
-    current = look.current_ma or 0
-    # Without a sensor a pack above CVL is one that is being charged.
-    flows_in = current > look.flow_ma if look.current_ma is not None else look.voltage_mv > cvl
     over = over_mv(held.highest_mv, look.target_mv, look.interval_s)
-    enough = over <= PLAY_MV or (current < -look.flow_ma and over <= LIES_MV)
+    enough = over <= PLAY_MV or (look.flows_out and over <= LIES_MV)
     held = held.stopped(look, over=over > PLAY_MV)
+    began = min(cvl, present) if held.began_mv is None else held.began_mv
+    held = held._replace(began_mv=began)
     if begins:
         asked = min(cvl, present) - (0 if enough else look.cells * min(over, MOST_MV))
         return _down(held, now, max(asked, float(look.floor_mv)), max(BLOCK_MV, over))
-    if flows_in or not enough:
-        if abs(now - held.moved_at) >= SETTLE_S or over > held.over_mv + PLAY_MV:
-            asked = min(cvl, present) - look.cells * min(max(BLOCK_MV, over), MOST_MV)
-            if current < -look.flow_ma:  # a sensor that may be right: one step under the present voltage
-                asked = max(asked, min(cvl, present - look.cells * MOST_MV))
-            return _down(held, now, max(asked, float(look.floor_mv)), max(BLOCK_MV, over))
-    elif current < -look.flow_ma and cvl < present and now - held.moved_at >= held.wait_s:
-        return _up(held, now, min(cvl + look.cells * BLOCK_MV, present))
+    # Without a sensor a pack above CVL is one that is being charged.
+    if look.flows_in or not enough or (look.current_ma is None and look.voltage_mv > cvl):
+        return _lower(held, now, look, cvl, max(BLOCK_MV, over))
+    most = min(present, began + look.cells * MOST_MV)
+    if look.flows_out and cvl < most and now - held.moved_at >= held.wait_s:
+        return _up(held, now, min(cvl + look.cells * BLOCK_MV, most))
     return held, cvl

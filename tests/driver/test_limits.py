@@ -1322,6 +1322,57 @@ def test_the_taper_by_soc_of_an_empty_pack(stored_wh: int, dcl: int, reason: str
 # CVL after a time without charging
 
 
+@pytest.mark.parametrize("highest_mv", [3_436, 3_445, 3_460])
+def test_at_the_start_a_cell_over_its_target_is_not_waited_for(highest_mv: int) -> None:
+    pack = Pack()
+    rising = {"highest_mv": highest_mv, "voltage_mv": 54_000, "current_ma": 50_000}
+    assert pack.send(2, **rising).cvl_mv <= 54_000
+    assert pack.send(**rising).cvl_mv < 54_000
+    assert pack.limits.ccl_ma > 0
+
+
+def test_cells_that_were_not_heard_for_a_moment_take_nothing_from_cvl() -> None:
+    pack = Pack()
+    pack.send(5)
+    pack.send(2, status=BOTH | NO_COMMUNICATION, **UNHEARD)
+    assert pack.send(2).cvl_mv == 53_120
+    assert pack.send().cvl_mv == 54_880
+
+
+def test_a_silence_in_which_a_cell_rose_takes_nothing_from_cvl() -> None:
+    pack = Pack()
+    pack.send(5)
+    pack.silent(3600)
+    assert pack.send(2, highest_mv=3_410, voltage_mv=54_200).cvl_mv == 53_120
+    assert pack.send(highest_mv=3_410, voltage_mv=54_200).cvl_mv == 54_880
+
+
+def test_a_load_that_ends_takes_nothing_from_cvl() -> None:
+    pack = Pack()
+    pack.send(5, highest_mv=3_355, voltage_mv=53_600, current_ma=-130_000)
+    assert pack.send(5, highest_mv=3_405, voltage_mv=54_300, current_ma=20_000).cvl_mv == 54_880
+
+
+@pytest.mark.parametrize(
+    ("changes", "eases"),
+    [
+        ({"highest_mv": 3_430}, True),
+        ({"highest_mv": 3_431}, False),
+        ({"status": DISCHARGE_ALLOWED, "voltage_mv": 54_200}, False),
+    ],
+    ids=["a cell at its target", "over it", "charging denied, the pack over CVL"],
+)
+def test_from_float_it_does_not_come_up_over_a_cell_nor_while_charging_is_denied(
+    changes: dict[str, Any], eases: bool
+) -> None:
+    pack = Pack()
+    pack.bank.restore(None, Stage("float", soc=50.0))
+    pack.send(3)
+    pack.send(2, **changes)
+    pack.bank.charge_to_full(on=True)
+    assert pack.slow(3, **changes).cvl_mv == 16 * (3_380 if eases else 3_370)
+
+
 def test_after_a_denial_cvl_is_where_it_was() -> None:
     pack = Pack()
     pack.send(3)

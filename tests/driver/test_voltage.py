@@ -87,6 +87,20 @@ def test_a_cell_that_rises_fast_is_seen_coming() -> None:
     assert loop.held.cvl_mv == 54_400 - CELLS * 7.5
 
 
+@pytest.mark.parametrize(
+    "seen",
+    [(0, 0, 3340, 3340, 3340), (0, 3340, 3340, 3340, 3345), (3330, 3330, 3330, 3330, 3410)],
+    ids=["cells not heard", "and again", "a load that ended, a silence"],
+)
+def test_one_step_is_no_rise(seen: tuple[int, ...]) -> None:
+    assert voltage.soon_mv(seen, 1.0) <= seen[-1]
+
+
+def test_noise_of_two_counts_is_no_rise_at_any_interval() -> None:
+    for interval_s in (1.0, 0.5):
+        assert voltage.soon_mv((3415, 3415, 3420, 3415, 3425), interval_s) == 3410
+
+
 def test_the_interval_of_the_frames_counts_for_a_rise() -> None:
     assert voltage.over_mv((3400, 3405, 3410, 3415, 3420), TARGET, 1.0) == pytest.approx(-2.5)
     assert voltage.over_mv((3400, 3405, 3410, 3415, 3420), TARGET, 0.5) == pytest.approx(20.0)
@@ -245,6 +259,16 @@ def test_noise_near_the_target_keeps_it_from_rising() -> None:
         assert loop.hold(TARGET - 10) == low
 
 
+def test_a_cell_that_jumped_and_stays_is_waited_for() -> None:
+    """One frame counts by 15 mV less than three do: the same 45 mV are no cell that runs away."""
+    loop = Loop()
+    loop.hold(3400, frames=5)
+    first = loop.hold(TARGET + 45)
+    assert first == 54_400 - CELLS * 30
+    assert loop.hold(TARGET + 45, frames=5) == first
+    assert loop.hold(TARGET + 45) == first - CELLS * 30
+
+
 def test_far_under_its_target_it_rises_by_more() -> None:
     loop = Loop()
     low = lowered(loop)
@@ -379,19 +403,37 @@ def test_the_next_step_waits_for_6_s_while_charging_is_denied(first: int) -> Non
     assert loop.block(after=5.96875, highest_mv=TARGET - 60) == begin - CELLS * 10
 
 
-def test_where_next_to_nothing_flows_it_comes_down_for_a_cell_as_far_as_that_needs() -> None:
+@pytest.mark.parametrize(
+    ("current_ma", "further"), [(3_001, 30), (3_000, 0), (0, 0), (-3_000, 0), (-3_001, 0), (None, 0)]
+)
+def test_where_no_current_is_seen_to_flow_in_it_goes_one_step_under_the_present_voltage(
+    current_ma: int | None, further: int
+) -> None:
     loop = Loop()
     loop.block(begins=True)
-    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_000) == 54_400 - CELLS * 30
-    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_000) == 54_400 - CELLS * 60
+    over: dict[str, Any] = {"after": 6.0, "highest_mv": TARGET + 46, "current_ma": current_ma}
+    assert loop.block(**over) == 54_400 - CELLS * 30
+    assert loop.block(**over) == 54_400 - CELLS * (30 + further)
+    assert loop.block(54_100, **over) == (54_100 if not further else 54_400 - CELLS * 60) - CELLS * 30
 
 
-def test_a_discharge_that_is_not_believed_brings_it_one_step_under_the_present_voltage() -> None:
+def test_without_a_sensor_noise_does_not_bring_it_down_to_the_floor() -> None:
     loop = Loop()
-    loop.block(begins=True)
-    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_001) == 54_400 - CELLS * 30
-    assert loop.block(after=6.0, highest_mv=TARGET + 46, current_ma=-3_001) == 54_400 - CELLS * 30
-    assert loop.block(54_100, after=6.0, highest_mv=TARGET + 46, current_ma=-3_001) == 54_100 - CELLS * 30
+    loop.block(54_000, begins=True, current_ma=None)
+    assert loop.block(54_005, after=6.0, current_ma=None) == 54_000 - CELLS * 10
+    assert loop.block(54_000, frames=600, current_ma=None) == 54_000 - CELLS * 30
+
+
+@pytest.mark.parametrize(("highest_mv", "further"), [(3_485, 0), (3_486, 30)])
+def test_a_cell_that_runs_away_is_being_charged_whatever_the_sensor_shows(
+    highest_mv: int, further: int
+) -> None:
+    """A dead sensor, 4 cells, a charger 0.4 V over CVL: one step under the present voltage stops nothing."""
+    loop = Loop()
+    loop.hold(TARGET - 80, current_ma=0)
+    assert loop.hold(TARGET + 50, current_ma=0) == 54_400 - CELLS * 30
+    assert loop.hold(TARGET + 50, frames=20, current_ma=0) == 54_400 - CELLS * 30
+    assert loop.hold(highest_mv, current_ma=0) == 54_400 - CELLS * (30 + further)
 
 
 @pytest.mark.parametrize(("current_ma", "change"), [(-3_001, 10), (-3_000, 0), (0, 0), (None, 0)])
@@ -453,3 +495,35 @@ def test_time_that_goes_back_keeps_nothing_from_coming_down() -> None:
     loop.now -= 5000
     assert before is not None
     assert loop.hold(TARGET + 10) < before
+
+
+def test_a_sensor_that_shows_a_discharge_lifts_it_by_one_step_at_most() -> None:
+    """Charging is denied and goes on all the same, the sensor is stuck or the wrong way round."""
+    loop = Loop()
+    loop.block(53_200, begins=True, current_ma=-20_000)
+    for voltage_mv in range(53_200, 55_000, 100):
+        cvl = loop.block(voltage_mv, frames=300, current_ma=-20_000)
+    assert cvl == 53_200 + CELLS * 30
+    assert loop.block(53_300, frames=2, current_ma=-20_000) == cvl, "nothing brings it down without need"
+
+
+def test_where_it_was_when_charging_stopped_is_what_it_was_lowered_to() -> None:
+    """A link that was lost before: then it does not begin at the present voltage."""
+    loop = Loop()
+    loop.held = Held(cvl_mv=53_000.0)
+    assert loop.block(54_000, frames=2_000, current_ma=-20_000) == 53_000 + CELLS * 30
+
+
+def test_at_the_most_it_may_be_it_waits_for_nothing() -> None:
+    loop = Loop()
+    loop.block(53_200, begins=True, current_ma=-20_000)
+    assert loop.block(53_200, frames=700, current_ma=-20_000) == 53_200
+    assert loop.block(53_300, current_ma=-20_000) == 53_300
+
+
+def test_a_cell_that_runs_away_brings_it_two_steps_down_before_the_first_had_its_time() -> None:
+    loop = Loop()
+    loop.hold(3_400, 54_400, frames=5)
+    lowest = [loop.hold(highest_mv, 54_400) for highest_mv in (3_480, 3_520, 3_560, 3_600, 3_640)]
+    assert lowest[-1] == 54_400 - CELLS * 60
+    assert loop.hold(3_640, 54_400, frames=5) < 54_400 - CELLS * 60, "and further once it had"
