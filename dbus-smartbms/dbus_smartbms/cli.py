@@ -296,13 +296,14 @@ def _plot_options(parser: argparse.ArgumentParser) -> None:
 
 def _plot(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from . import plot
+    from .series import PlotError
 
     configuration = _configuration(args, parser)
     _say_problems(configuration)
     path = args.output or plot.output(args.capture)
     try:
         columns = plot.plot(args.capture, path, args.title, configuration)
-    except plot.PlotError as error:
+    except PlotError as error:
         parser.exit(1, f"dbus-smartbms plot: {error}\n")
     if columns.damaged:
         log.warning(

@@ -18,8 +18,9 @@ from matplotlib.image import imread
 
 from dbus_smartbms import cli, plot
 from dbus_smartbms.configuration import Configuration
-from dbus_smartbms.plot import Columns, Kinds, PlotError, Segment, read
+from dbus_smartbms.plot import Segment
 from dbus_smartbms.replay import replay
+from dbus_smartbms.series import Columns, Kinds, PlotError, read
 from dbus_smartbms.settings import Settings
 from rig import PATIENCE_S, PROGRAM, ROOT, frame
 from smartbms_protocol import encode
