@@ -23,7 +23,7 @@ ON_A_GX = {
     "termios", "threading", "time", "typing", "weakref", "xml",
 }  # fmt: skip
 TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
-NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo", "plot"}
+NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo", "plot", "series"}
 """Modules of ours that a GX never runs."""
 
 BELOW = {
@@ -44,14 +44,15 @@ BELOW = {
     "bus": {"items", "paths"},
     "driver": {"bank", "bus", "configuration", "items", "link", "paths", "rules", "state", "watchdog"},
     "replay": {"bank", "configuration", "items", "link", "paths", "tables"},
-    "plot": {"bank", "configuration", "limits", "mirror", "ratings", "replay", "settings"},
+    "series": {"bank", "configuration", "limits", "mirror", "replay", "settings"},
+    "plot": {"configuration", "ratings", "series"},
     "simulated_bms": set(), "plant": {"simulated_bms"}, "simulator": {"plant", "simulated_bms"},
     "house": set(),
     "demo": {"bus", "driver"},
     "cli": {
         "configuration", "logs", "settings", "driver", "replay", "plot", "simulator", "demo", "paths",
         "tables",
-    },
+    , "series"},
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""
 
