@@ -51,8 +51,8 @@ BELOW = {
     "demo": {"bus", "driver"},
     "cli": {
         "configuration", "logs", "settings", "driver", "replay", "plot", "simulator", "demo", "paths",
-        "tables",
-    , "series"},
+        "series", "tables",
+    },
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""
 
