@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from smartbms_protocol import CELSIUS, Frame, PackState, layout
 
-from .mirror import Relays, may_bleed
+from .mirror import Relays
 from .mirror import soc as soc_of
 from .ratings import Thresholds, capacity_mah, chemistry, thresholds, vnom_mv
 from .rules import CHARGE_RULES, DISCHARGE_RULES, NO_WISHES, Cap, Now, Wishes, caps, highest_cell, least
@@ -263,7 +263,7 @@ def _look(
         seen = memory.held.saw(frame.highest_mv).highest_mv
         soon = soon_mv((*seen[:-1], min(seen[-2:])), pack.interval_s)  # one reading alone is no rise
     celsius = CELSIUS[settings.temperature]
-    judged = not may_bleed(frame.hottest_cell, frame, frame.vbalance_mv)
+    judged = not frame.may_balance(frame.hottest_cell)
     return Now(
         settings=settings,
         frame=frame,

@@ -351,7 +351,7 @@ def look(settings: Settings, pack: PackState, now: float, frame: Frame | None = 
         highest_cell=highest_cell,
         coldest_c=celsius(min(frame.coldest_raw, frame.hottest_raw)),
         hottest_c=celsius(max(frame.coldest_raw, frame.hottest_raw)),
-        hottest_doubtful=may_bleed(frame.hottest_cell, frame, confirmed.vbalance_mv),
+        hottest_doubtful=frame.may_balance(frame.hottest_cell, confirmed.vbalance_mv),
         vmin_mv=confirmed.vmin_mv,
         vmax_mv=confirmed.vmax_mv,
         vbalance_mv=balance,
@@ -361,16 +361,6 @@ def look(settings: Settings, pack: PackState, now: float, frame: Frame | None = 
         status=frame.status,
         status2=pack.pair("status2", now),
     )
-
-
-def may_bleed(cell: int, frame: Frame, vbalance_mv: int) -> bool:
-    """Whether a cell is over Vbalance as far as this frame tells: older readings of it are past."""
-    named = {
-        frame.cell: frame.cell_mv,
-        frame.lowest_cell: frame.lowest_mv,
-        frame.highest_cell: frame.highest_mv,
-    }
-    return bool(cell and vbalance_mv) and named.get(cell, frame.highest_mv) > vbalance_mv
 
 
 def step(

@@ -177,7 +177,7 @@ def _temperature(view: View) -> Value:
     if not frame.coldest_cell or not frame.hottest_cell:
         return None
     coldest, hottest = view.celsius(frame.coldest_raw), view.celsius(frame.hottest_raw)
-    if frame.hottest_cell and view.pack.balancing(frame.hottest_cell):
+    if frame.may_balance(frame.hottest_cell):
         return coldest
     return round((coldest + hottest) / 2, 1)
 

@@ -68,6 +68,19 @@ class Frame:
         """Whether any of these bits of status byte 1 is set."""
         return bool(self.status & bits)
 
+    def may_balance(self, cell: int, vbalance_mv: int | None = None) -> bool:
+        """Whether a cell is over Vbalance, as far as this frame tells, so that its board may be warm.
+
+        A cell that it does not name counts as the highest.  Vbalance is the frame's own unless one is given.
+        """
+        limit = self.vbalance_mv if vbalance_mv is None else vbalance_mv
+        named = {
+            self.cell: self.cell_mv,
+            self.lowest_cell: self.lowest_mv,
+            self.highest_cell: self.highest_mv,
+        }
+        return bool(cell and limit) and named.get(cell, self.highest_mv) > limit
+
     @property
     def rare(self) -> tuple[int, ...]:
         """What changes only when a person changes it: cells, capacity and the settings."""

@@ -146,7 +146,6 @@ class PackState:
             if cell:
                 self.cell_mv[cell - 1] = Reading(millivolts, now)
                 self.touched.add(cell)
-        measured = frozenset(self.touched)
         for cell, raw in (
             (frame.cell, frame.cell_raw),
             (frame.hottest_cell, frame.hottest_raw),
@@ -154,15 +153,9 @@ class PackState:
         ):
             # A bleeding board heats its sensor.  The coldest reading is never that of a hot board
             # in a pack where another is cooler, but when all bleed it is: the same rule for all.
-            if cell and not self._may_balance(cell, frame, measured):
+            if cell and not frame.may_balance(cell):
                 self.cell_raw[cell - 1] = Reading(raw, now)
                 self.touched.add(cell)
-
-    def _may_balance(self, cell: int, frame: Frame, measured: frozenset[int]) -> bool:
-        """Over Vbalance as far as this frame tells: what an earlier one said of the cell is past."""
-        if cell in measured:
-            return bool(self.balancing(cell))
-        return 0 < frame.vbalance_mv < frame.highest_mv
 
     def _take_pair(self, frame: Frame, now: float) -> None:
         pair = _BY_KEY.get(frame.key) if frame.key is not None else None

@@ -130,6 +130,23 @@ def test_has_is_true_for_any_of_the_bits() -> None:
     assert not frame.has(layout.DISCHARGE_ALLOWED | layout.OVER_VMAX)
 
 
+@pytest.mark.parametrize(
+    ("cell", "may"),
+    [(1, False), (2, True), (3, False), (4, True), (0, False)],
+    ids=["the lowest", "the highest", "the frame's own", "not named: as the highest", "no cell"],
+)
+def test_a_cell_over_vbalance_may_balance(cell: int, may: bool) -> None:
+    frame = replace(
+        EXAMPLE, lowest_cell=1, lowest_mv=3350, highest_cell=2, highest_mv=3405, cell=3, cell_mv=3400,
+        vbalance_mv=3400,
+    )  # fmt: skip
+    assert frame.may_balance(cell) is may
+    assert frame.may_balance(cell, 3405) is False
+    assert frame.may_balance(cell, 3404) is (cell in (2, 4))
+    assert replace(frame, vbalance_mv=0).may_balance(cell) is False
+    assert replace(frame, vbalance_mv=0).may_balance(cell, 3400) is may
+
+
 def test_rare_is_cells_capacity_and_settings() -> None:
     assert decode(BY_HAND).rare == (100, 16_000, 2_900, 3_700, 3_400)
 
