@@ -45,11 +45,22 @@ class Identity:
 class View:
     """What the rows look at: the bank at a moment."""
 
-    __slots__ = ("bank", "celsius", "frame", "identity", "known", "limits", "now", "pack", "stale_before")
+    __slots__ = (
+        "bank",
+        "caps",
+        "celsius",
+        "frame",
+        "identity",
+        "known",
+        "limits",
+        "now",
+        "pack",
+        "stale_before",
+    )
 
     def __init__(self, bank: Bank, identity: Identity, now: float) -> None:
         self.bank, self.identity, self.now = bank, identity, now
-        self.pack, self.limits = bank.pack, bank.limits
+        self.pack, self.limits, self.caps = bank.pack, bank.limits, bank.caps
         self.known: Frame | None = bank.pack.frame
         """The last frame, however old: for what does not change when the cable is pulled."""
         self.frame: Frame | None = None if bank.lost else self.known
@@ -315,14 +326,14 @@ def _charge_mode(view: View) -> Value:
 
 def _cap(direction: int) -> Callable[[View], Value]:
     """What may be wished for at most, A."""
-    return lambda view: view.bank.caps[direction].amount // 100 / 10
+    return lambda view: view.caps[direction].amount // 100 / 10
 
 
 def _wish(direction: int) -> Callable[[View], Value]:
     """What is wished for, A; without a wish, what is configured."""
 
     def value(view: View) -> Value:
-        most, wish = view.bank.caps[direction].amount // 100 / 10, view.bank.wishes[direction]
+        most, wish = view.caps[direction].amount // 100 / 10, view.bank.wishes[direction]
         return most if wish is None else min(wish, most)
 
     return value
