@@ -14,7 +14,7 @@ from smartbms_protocol import CELSIUS, Frame, PackState, layout
 
 from .mirror import Relays
 from .mirror import soc as soc_of
-from .ratings import Thresholds, capacity_mah, chemistry, thresholds, vnom_mv
+from .ratings import LOWEST_CELL_MV, Thresholds, capacity_mah, chemistry, thresholds, vnom_mv
 from .rules import CHARGE_RULES, DISCHARGE_RULES, NO_WISHES, Cap, Now, Wishes, caps, highest_cell, least
 from .sag import Lowest, follow
 from .settings import Settings
@@ -122,7 +122,7 @@ def _floor_mv(pack: PackState, frame: Frame, volts: Thresholds) -> int:
 def _float_mv(settings: Settings, pack: PackState, frame: Frame, volts: Thresholds) -> int:
     """The float voltage of a cell: LFP 3.37 V, others Vbalance - 100 mV."""
     below = volts.balance_mv - FLOAT_BELOW_BALANCE_MV
-    return FLOAT_LFP_MV if chemistry(settings, frame, vnom_mv(pack, frame)) == "LFP" else below
+    return FLOAT_LFP_MV if chemistry(settings, frame, vnom_mv(pack, frame)) == "LFP" else max(0, below)
 
 
 def step(
@@ -151,6 +151,8 @@ def step(
         and not fresh
         and pack.held is None
         and (lost, spent) == (memory.lost, memory.spent)
+        and memory.limits.ccl_ma <= view.charge.amount  # a wish does not wait for a frame
+        and memory.limits.dcl_ma <= view.discharge.amount
     ):
         return memory, memory.limits
     no_charge = _denial(pack, layout.CHARGE_ALLOWED, "charging", relays.charge.forbids, lost)
@@ -219,11 +221,11 @@ def _ease(memory: Memory, view: Now, dt_s: float) -> tuple[int, float]:
     top, mv, eased_s = _top_mv(view), memory.target_mv, memory.eased_s + dt_s
     low = min(top, view.float_mv)
     goal = low if view.stage.name == FLOAT else top
-    if mv is None or not low <= mv <= top:
+    if mv is None or mv > top:
         return goal, 0.0
     if mv > goal and eased_s >= EASE_DOWN_S:
         return max(goal, mv - EASE_MV), 0.0
-    calm = view.frame.highest_mv <= top and not memory.ccl_was_zero
+    calm = view.fresh and view.frame.highest_mv <= top and not memory.ccl_was_zero
     if mv < goal and eased_s >= EASE_UP_S and calm:
         return min(goal, mv + EASE_MV), 0.0
     return mv, eased_s
@@ -255,7 +257,8 @@ def _look(
     volts = thresholds(settings, pack, frame)
     flow_ma = max(FLOW_MA, int(capacity * FLOW_RATE))
     lowest = memory.lowest
-    if fresh:
+    heard = not frame.has(layout.NO_COMMUNICATION) and frame.lowest_mv >= LOWEST_CELL_MV
+    if fresh and heard:  # cells that the BMS does not hear are not empty
         lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flow_ma, now)
     charge, discharge = caps(settings, pack, wishes)
     soon = 0.0

@@ -317,6 +317,12 @@ def need(frame: Frame | None) -> Frame:
     return frame
 
 
+def _low_voltage(view: View) -> Value:
+    """The inverter/charger is told this: where Vmin is no cell's voltage, what the manual advises."""
+    frame = need(view.known)
+    return frame.cells * ratings.thresholds(view.bank.settings, view.pack, frame).vmin_mv / 1000
+
+
 def _charge_mode(view: View) -> Value:
     if view.limits is None:
         return None
@@ -419,7 +425,7 @@ ROWS: tuple[Row, ...] = (
     Row("/Info/MaxChargeCurrent", "d", "{:.1f} A", _amps("ccl_ma"), "CCL", "known"),
     Row("/Info/MaxDischargeCurrent", "d", "{:.1f} A", _amps("dcl_ma"), "DCL", "known"),
     Row("/Info/BatteryLowVoltage", "d", "{:.2f} V",
-        lambda v: need(v.known).cells * need(v.known).vmin_mv / 1000, "cells x Vmin", "known"),
+        _low_voltage, "cells x Vmin", "known"),
     Row("/Info/ChargeRequest", "i", lambda x: _YES[x], _charge_request, "1: a cell is at Vmin"),
     Row("/Info/ChargeMode", "s", "{}", _charge_mode,
         "Bulk, Absorption, Float; whether it charges to full", "known"),

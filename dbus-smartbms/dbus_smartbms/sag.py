@@ -76,7 +76,7 @@ def _learnt(lowest: Lowest, frame: Frame, capacity_mah: int) -> float:
     if not capacity_mah:
         return lowest.mv_a
     usual = USUAL_MV_C * 1000 / capacity_mah
-    mv_a = lowest.mv_a or usual
+    mv_a = min(max(lowest.mv_a, LEAST * usual), MOST * usual) if lowest.mv_a else usual
     if lowest.current_ma is None or frame.current_ma is None or lowest.cell != frame.lowest_cell:
         return mv_a
     change_ma = frame.current_ma - lowest.current_ma

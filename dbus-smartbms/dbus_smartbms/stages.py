@@ -17,7 +17,7 @@ BULK, ABSORPTION, FLOAT = "bulk", "absorption", "float"
 STAGES = (BULK, ABSORPTION, FLOAT)
 
 LEAVE_MV = 50
-"""Further under Vbalance absorption is over (the highest cell), or the pack was not full (the lowest)."""
+"""Further under Vbalance absorption is over (the highest cell), or the BMS has not ended it (the lowest)."""
 LOW_C = 0.05
 """C: a current that is no longer worth a higher voltage; 5 % of the capacity an hour (manual C)."""
 LEVEL_MV = 20
@@ -67,10 +67,14 @@ class Stage(NamedTuple):
     """Absorption: for how long the pack has been full, level or not."""
     denied_s: float = 0.0
     """Absorption: for how long the BMS has denied charging, since a frame with all cells at the top."""
+    low_s: float = 0.0
+    """Absorption: for how long no cell has been near the top."""
 
     def ask(self, *, on: bool) -> Stage:
-        """With "charge to full" begun or ended."""
-        return self._replace(asked_s=0.0 if on else None)
+        """With "charge to full" begun or ended; ended, the days until the next begin anew."""
+        if on:
+            return self._replace(asked_s=0.0)
+        return self if self.asked_s is None else self._replace(asked_s=None, unfull_s=0.0)
 
 
 class Look(NamedTuple):
@@ -113,15 +117,19 @@ def step(stage: Stage, look: Look, dt_s: float) -> Stage:
     if look.denied and stage.denied_s:
         return _denied(stage, look, dt_s)
     top = look.highest_mv >= look.balance_mv - (LEAVE_MV if stage.name == ABSORPTION else 0)
-    if not top:
-        return stage if stage.name == BULK else _go(stage, BULK)
+    if top:
+        stage = _go(stage, ABSORPTION) if stage.name == BULK else stage._replace(low_s=0.0)
+        return _absorbing(stage, look, dt_s)
     if stage.name == BULK:
-        stage = _go(stage, ABSORPTION)
-    return _absorbing(stage, look, dt_s)
+        return stage
+    stage = stage._replace(low_s=stage.low_s + dt_s)
+    return _go(stage, BULK) if stage.low_s >= STAYS_S else stage
 
 
 def _go(stage: Stage, name: str) -> Stage:
-    return stage._replace(name=name, since_s=0.0, ended=False, lasted_s=0.0, full_s=0.0, denied_s=0.0)
+    return stage._replace(
+        name=name, since_s=0.0, ended=False, lasted_s=0.0, full_s=0.0, denied_s=0.0, low_s=0.0
+    )
 
 
 def _wish(stage: Stage, look: Look, dt_s: float) -> Stage:
@@ -143,9 +151,7 @@ def _absorbing(stage: Stage, look: Look, dt_s: float) -> Stage:
     if look.denied and near:
         return _denied(stage, look, dt_s)
     stage = stage._replace(denied_s=0.0)
-    if not near:
-        stage = stage._replace(full_s=0.0, lasted_s=0.0)
-    elif look.full:  # a load between does not take back what was reached
+    if look.full:  # a load between does not take back what was reached
         level = look.highest_mv - look.lowest_mv <= LEVEL_MV
         stage = stage._replace(full_s=stage.full_s + dt_s, lasted_s=stage.lasted_s + (dt_s if level else 0.0))
     done = stage.lasted_s >= LEVELLED_S or stage.full_s >= TIME_UP_S

@@ -25,7 +25,7 @@ _EVER = 10**9
 _MOST = {
     "cells": 255, "capacity_wh": MOST_WH, "soc": 100, "bms_soc": 100,
     "since_s": _EVER, "asked_s": _EVER, "unfull_s": _EVER, "lasted_s": _EVER, "full_s": _EVER,
-    "denied_s": _EVER,
+    "denied_s": _EVER, "low_s": _EVER,
     "max_charge_current": 10_000, "max_discharge_current": 10_000,
 }  # fmt: skip
 """Numbers, each from 0 to here."""

@@ -1051,6 +1051,7 @@ def test_absorption_begins_at_vbalance_and_ends_50_mv_under_it() -> None:
     assert pack.send(3, highest_mv=3_395).state == "bulk"
     assert pack.send(highest_mv=3_400).state == "absorption"
     assert pack.send(highest_mv=3_350).state == "absorption"
+    assert pack.send(59, highest_mv=3_345).state == "absorption"
     assert pack.send(highest_mv=3_345).state == "bulk"
     assert pack.send(highest_mv=3_350).state == "bulk"
 
@@ -1458,3 +1459,54 @@ def test_a_rise_under_vbalance_tapers_nothing(highest_mv: int, tapers: bool) -> 
         pack.send(highest_mv=before_mv)
     assert pack.limits.ccl_ma == FULL_CCL
     assert (pack.send(highest_mv=highest_mv).ccl_ma < FULL_CCL) is tapers
+
+
+# Cells that the BMS does not hear, a pack that is exchanged, wishes in silence
+
+
+@pytest.mark.parametrize(
+    "unheard",
+    [{"status": BOTH | NO_COMMUNICATION, **UNHEARD}, {"lowest_mv": 1_495}, {"lowest_mv": 0}],
+    ids=["E", "a cell under what is measured", "a cell at 0 V"],
+)
+def test_cells_that_are_not_heard_are_not_empty(unheard: dict[str, Any]) -> None:
+    pack = Pack()
+    pack.send(3)
+    assert pack.send(4, **unheard).dcl_ma == 0
+    assert pack.send(3).dcl_ma == FULL_DCL // 4
+    assert "empty" not in pack.limits.dcl_reason
+
+
+def test_a_measured_cell_at_vmin_is_empty() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.send(4, lowest_mv=1_500)
+    assert pack.send(3).dcl_reason.startswith("empty: cell 7")
+
+
+def test_a_wish_in_silence_counts_with_the_next_second() -> None:
+    pack = Pack()
+    pack.send(3)
+    pack.bank.wishes = Wishes(10.0, 20.0)
+    assert pack.silent(1)[1:3] == (10_000, 20_000)
+    pack.bank.wishes = Wishes(None, 20.0)
+    assert pack.silent(1)[1:3] == (10_000, 20_000)
+
+
+def test_float_of_a_pack_that_says_0_is_never_negative() -> None:
+    pack = Pack(chemistry="NMC")
+    pack.bank.restore(None, Stage("float", soc=50.0))
+    for vmax_mv in (0, 20, 80, 125):
+        assert pack.send(3, vmax_mv=vmax_mv, vbalance_mv=0).cvl_mv >= 0
+
+
+def test_another_chemistry_raises_cvl_by_steps_and_not_in_silence() -> None:
+    pack = Pack(chemistry="LFP")
+    nmc = {"vmin_mv": 3_490, "vbalance_mv": 4_000, "vmax_mv": 4_150, "lowest_mv": 3_700, "highest_mv": 3_710}
+    pack.bank.restore(None, Stage("float", soc=50.0))
+    low = pack.send(3, voltage_mv=59_000, **nmc).cvl_mv
+    assert low == 16 * 3_370
+    pack.bank.settings = Settings()
+    assert pack.silent(8).cvl_mv == low
+    assert pack.silent(30).cvl_mv == low
+    assert pack.send(3, voltage_mv=59_000, **nmc).cvl_mv <= low + 160

@@ -61,9 +61,9 @@ def test_what_was_written_is_read(tmp_path: Path, packs: dict[str, Pack]) -> Non
 
 def test_the_ends_of_every_number_are_read(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
-    most = Stage("absorption", 10**9, 100, False, 10**9, 10**9, 10**9, 10**9, 10**9)
+    most = Stage("absorption", 10**9, 100, False, 10**9, 10**9, 10**9, 10**9, 10**9, 10**9)
     packs = {
-        "least": Pack(Counted(0, 0, 0, 0), Stage("bulk", 0, 0, False, 0, 0, 0, 0, 0)),
+        "least": Pack(Counted(0, 0, 0, 0), Stage("bulk", 0, 0, False, 0, 0, 0, 0, 0, 0)),
         "most": Pack(Counted(255, 6_553_500, 100, 100.0), most),
     }
     state.write(path, Saved(packs))
@@ -95,7 +95,7 @@ MOST = {"cells": 255, "capacity_wh": 6_553_500, "soc": 100, "bms_soc": 100}
 NO_NUMBER: list[object] = [True, False, None, "50", [], [50], {}, NAN, INFINITE, -INFINITE, -1, -0.001, 1e300]
 NO_OBJECT: list[object] = [None, [], "bulk", 1, {"note": 1}]
 NO_INSTANCE: list[object] = [-1, 65_536, 1.0, True, "5", []]
-CHARGE = "name, since_s, soc, ended, asked_s, unfull_s, lasted_s, full_s, denied_s"
+CHARGE = "name, since_s, soc, ended, asked_s, unfull_s, lasted_s, full_s, denied_s, low_s"
 NO_STAGE: list[tuple[object, str]] = [
     *((stage, f"of a charge it has to say {CHARGE}, and nothing else")
       for stage in NO_OBJECT),
