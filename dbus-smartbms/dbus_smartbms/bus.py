@@ -42,7 +42,9 @@ CONNECT_S = 5.0
 """A bus that does not finish the handshake in this time counts as not there."""
 CALL_S = 5.0
 MOST_UNSENT = 200
-"""Messages that may wait for a bus that does not read: then the connection is given up."""
+"""Messages that may wait to be sent: what changes then waits, too, each path once."""
+STUCK_S = 10.0
+"""A bus that has taken none of them for so long is given up."""
 
 
 class BusError(Exception):
@@ -106,6 +108,8 @@ class Connection:
         self._bus: Any = None
         self._end: asyncio.Task[None] | None = None
         self._unsent = 0
+        self._taken_at = 0.0
+        """When the bus took a message last, or there was none for it to take."""
         self._handlers: list[Callable[[Any], Any]] = []
 
     @property
@@ -147,19 +151,28 @@ class Connection:
         self._handlers.append(handler)
 
     def send(self, message: Any) -> None:
-        """Send without waiting.  A bus that stopped reading loses the connection, not our memory."""
+        """Send without waiting."""
         if not self.connected:
             return
-        if self._unsent >= MOST_UNSENT:
-            log.warning("the bus does not take our messages; connecting anew")
-            self._bus.disconnect()
-            return
+        if not self._unsent:
+            self._taken_at = asyncio.get_running_loop().time()
         self._unsent += 1
         self._bus.send(message).add_done_callback(self._sent)
 
     def _sent(self, future: asyncio.Future[None]) -> None:
         self._unsent -= 1
+        self._taken_at = asyncio.get_running_loop().time()
         _forget(future)
+
+    @property
+    def busy(self) -> bool:
+        """Whether as much waits to be sent as may.  A bus that stopped reading loses the connection."""
+        if self.connected and self._unsent >= MOST_UNSENT:
+            if asyncio.get_running_loop().time() - self._taken_at >= STUCK_S:
+                log.warning("the bus does not take our messages; connecting anew")
+                self._bus.disconnect()
+            return True
+        return False
 
     async def call(
         self, destination: str, path: str, interface: str, member: str, signature: str = "", *body: Any
@@ -211,15 +224,20 @@ class Connection:
 
         Told too, with path "" and an empty dict, when the service comes or goes.
         """
+        owner: str | None = None
 
         def handler(message: Any) -> None:
+            nonlocal owner
             if message.message_type is not _Kind.SIGNAL:
                 return
             # Anybody can send anything to a connection's own name: look at the shape, too.
             said = (message.interface, message.member, message.signature)
             if said == (_DAEMON[0], "NameOwnerChanged", "sss"):
                 if message.sender == _DAEMON[0] and message.body[0] == service:
+                    owner = message.body[2] or None
                     changed("", {})
+            elif message.sender != owner:
+                return
             elif said == (BUS_ITEM, "ItemsChanged", "a{sa{sv}}"):
                 for path, entry in message.body[0].items():
                     changed(path, _unwrap(entry))
@@ -233,6 +251,9 @@ class Connection:
             f"type='signal',sender='{_DAEMON[0]}',member='NameOwnerChanged',arg0='{service}'",
         ):
             await self.call(*_DAEMON, "AddMatch", "s", rule)
+        with contextlib.suppress(BusError):  # nobody has the name yet
+            found = await self.call(*_DAEMON, "GetNameOwner", "s", service)
+            owner = owner or found  # what was heard meanwhile is newer
 
 
 def _forget(future: asyncio.Future[None]) -> None:
@@ -267,6 +288,8 @@ class Service(Connection):
         super().__init__()
         self.name = name
         self.owned = False
+        self._waiting: dict[str, Item] = {}
+        """What changed and could not be sent yet."""
         self._items = items
         self._written = written
         self.handle(self._answer)
@@ -293,8 +316,13 @@ class Service(Connection):
 
     def announce(self, changed: Mapping[str, Item]) -> None:
         """One ItemsChanged with all that changed; nothing before the name is ours."""
-        if changed and self.owned:
-            body = [_entries(changed.items())]
+        if not self.owned:
+            self._waiting.clear()
+            return
+        self._waiting.update(changed)
+        if self._waiting and not self.busy:
+            body = [_entries(self._waiting.items())]
+            self._waiting.clear()
             self.send(_Message.new_signal("/", BUS_ITEM, "ItemsChanged", "a{sa{sv}}", body))
 
     def _answer(self, message: Any) -> Any:

@@ -168,7 +168,10 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return configuration
 
     def read_again() -> Configuration:
-        return chosen(load(args.config, args.set))
+        new = chosen(load(args.config, args.set))
+        if args.config is not None and not (args.config.exists() and args.config.stat().st_size):
+            new.problems.append(f"{args.config}: it is not there, or empty")
+        return new
 
     async def drive() -> None:
         await Driver(chosen(configuration), args.state, read_again).run()
@@ -241,8 +244,8 @@ def _replay(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _config_options(parser: argparse.ArgumentParser) -> None:
     text = "check: what is wrong; show: the values in force and their sources; example: the file that ships"
     parser.add_argument("what", choices=("check", "show", "example"), help=text)
-    text = f"configuration file (default: {DEVICE_FILE})"
-    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, default=DEVICE_FILE, help=text)
+    text = f"configuration file (default: {DEVICE_FILE}, where it is there)"
+    parser.add_argument("file", metavar="FILE", nargs="?", type=Path, help=text)
     text = "with show: override one option, for example limits.max_charge_current=80"
     parser.add_argument("--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help=text)
 
@@ -251,10 +254,11 @@ def _config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if args.what == "example":
         print(settings.example(), end="")
         return 0
-    if not args.file.exists():
-        parser.exit(1, f"dbus-smartbms config: there is no file {args.file}\n")
+    file = args.file or DEVICE_FILE
+    if not file.exists() and (args.file or args.what == "check"):
+        parser.exit(1, f"dbus-smartbms config: there is no file {file}\n")
     try:
-        configuration = load(args.file, args.set)
+        configuration = load(file, args.set)
     except ValueError as error:
         parser.error(str(error))
     if args.what == "show":
@@ -262,7 +266,7 @@ def _config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     for problem in configuration.problems:
         print(problem, file=sys.stderr if args.what == "show" else sys.stdout)
     if args.what == "check" and not configuration.problems:
-        print(f"{args.file}: no mistakes")
+        print(f"{file}: no mistakes")
     return 1 if configuration.problems else 0
 
 
@@ -379,6 +383,6 @@ COMMANDS = (
             "dbus-smartbms tables --generation C --mode critical --explain capture.jsonl",
             _tables_options, _tables),
     Command("paths", "all D-Bus paths as a Markdown table",
-            "dbus-smartbms paths > docs/dbus-paths.md",
+            "dbus-smartbms paths",
             lambda _parser: None, _paths),
 )  # fmt: skip

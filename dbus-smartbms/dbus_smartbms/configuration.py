@@ -15,6 +15,10 @@ from typing import Any
 
 from .settings import BY_NAME, CAREFUL_RATE, OPTIONS, Option, Settings, Value, parse, written
 
+LARGEST = 65_536
+"""Characters of a file: more are no configuration, and would take long to read."""
+MOST_PROBLEMS = 20
+LONGEST_WORD = 40
 Place = tuple[str | None, str]
 """A pack's cable, or None for all; and the option's name."""
 
@@ -114,19 +118,26 @@ class _Reader:
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:
-            self.careful |= {option.caps for option in OPTIONS if option.caps}
             reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
-            self.problems.append(
-                f"{path}: cannot be read ({reason}); CCL and DCL are at most {CAREFUL_RATE} C"
-            )
+            self._give_up(f"{path}: cannot be read ({reason})")
             return
         section = ""
+        if len(text) > LARGEST:
+            self._give_up(f"{path}: is no configuration, it has more than {LARGEST} characters")
+            return
         for number, line in enumerate(text.split("\n"), 1):
+            if len(self.problems) >= MOST_PROBLEMS:
+                self._give_up(f"{self._at(number)}: the rest is not read, there are too many mistakes")
+                return
             content = _without_comment(line)
             if content.startswith("[") and "=" not in content:
                 section = self._section(number, content)
             elif content:
                 self._read_line(section, content, number)
+
+    def _give_up(self, problem: str) -> None:
+        self.careful |= {option.caps for option in OPTIONS if option.caps}
+        self.problems.append(f"{problem}; CCL and DCL are at most {CAREFUL_RATE} C")
 
     def _at(self, number: int) -> str:
         return f"{self._path}, line {number}"
@@ -152,10 +163,10 @@ class _Reader:
     def _read_line(self, section: str, content: str, number: int) -> None:
         where = self._at(number)
         key, equals, value = content.partition("=" if "=" in content else ":")
-        key, value = key.strip().lower(), value.strip()
+        key, value = key.strip().lower()[:LONGEST_WORD], value.strip()
         option = BY_NAME.get(f"{section}.{key}")
         if option is None or not equals:
-            word = key if equals else content.split(maxsplit=1)[0].lower()
+            word = key if equals else content.split(maxsplit=1)[0].lower()[:LONGEST_WORD]
             self._unknown(where, section, word, has_value=bool(equals))
             return
         try:
@@ -232,6 +243,7 @@ class _Reader:
                 where = self._where(None, "link.ride_through_s", "link.hold_s")
                 self.problems.append(f"{where}[link] ride_through_s {ride:g} is under hold_s; {_used(hold)}")
             known["ride_through_s"] = hold
+            self._sources[None, "link.ride_through_s"] = "as hold_s"
         for key in ("tmin_charge", "tmin_discharge"):
             tmin, tmax = known.get(key), known.get("tmax")
             if tmin is not None and tmax is not None and tmin >= tmax:
@@ -241,6 +253,8 @@ class _Reader:
                     text = f"{where}[{section}] {key} {tmin:g} is not under tmax {tmax:g}"
                     self.problems.append(f"{text}; the BMS's flags decide instead of both")
                 known[key] = known["tmax"] = None
+                for name in (f"pack.{key}", "pack.tmax"):
+                    self._sources[pack, name] = "not used: Tmin is not under Tmax"
         return Settings(**known)
 
     def _where(self, pack: str | None, *names: str) -> str:

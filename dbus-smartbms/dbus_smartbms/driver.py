@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import signal
 import threading
@@ -40,6 +41,8 @@ SERVICE = "com.victronenergy.battery.smartbms"
 SYSTEM = "com.victronenergy.system"
 INSTANCE = "/Settings/Devices/smartbms/ClassAndVrmInstance"
 """Where localsettings keeps the device instance, as ``battery:<number>``."""
+AGAIN_S = 10.0
+"""Before one that did not answer is asked again."""
 INSTANCE_S = 2.0
 """The name waits so long for localsettings; then the instance is what it was the last time."""
 DVCC, ACTIVE_BMS = "/Control/Dvcc", "/ActiveBmsService"
@@ -50,8 +53,10 @@ RETRY_S = 1.0
 """Pause before the bus is tried again: it is back well within 5 s."""
 STATE_S = 900.0
 """Between two writings of the state file: flash wears out."""
-WISH_S = 60.0
-"""The same for what is wished for over the bus: the first wish at once, the next after this time."""
+WISH_S = 1.0, 60.0
+"""What is set over the bus is written at once, the next after 1 s, then 2 s, ... up to a minute."""
+WRITTEN_S = 1.0
+"""Between two lines of the log on what is set over the bus: a client may send a thousand."""
 COARSE_S = 3600.0
 """Passing time alone is worth a writing only so often."""
 SAY_S = 60.0
@@ -77,10 +82,12 @@ class Driver:
         self._link = Link(configuration.settings.devices, self._received, self._opened)
         self.identity = Identity(problems=tuple(configuration.problems))
         self.items = Items()
-        self.service = Service(SERVICE, self.items, self._announce)
+        self.service = Service(SERVICE, self.items, self._written)
+        self._write_said = False
         self._said: tuple[object, ...] = ()
         self._said_why: tuple[str, ...] = ()
         self._said_at = 0.0
+        self._said_wished: tuple[object, ...] = ()
         self._disagreement: str | None = None
         self._ready = asyncio.Event()
         self._use = _Use()
@@ -146,12 +153,14 @@ class Driver:
     def _hang_up(self) -> None:
         """SIGHUP: take a changed configuration; one with a mistake leaves the old one in force."""
         new = self._read_again()
-        self.identity.problems = tuple(new.problems)
-        for problem in new.problems:
+        # What would be used instead is not: the one in force stays.
+        problems = (problem.partition("; ")[0] for problem in new.problems)
+        self.identity.problems = tuple(
+            f"{problem}; the configuration stays as it was" for problem in problems
+        )
+        for problem in self.identity.problems:
             log.error("configuration: %s", problem)
-        if new.problems:
-            log.error("the configuration stays as it was, for the mistakes in the new one")
-        else:
+        if not new.problems:
             log.info("the configuration was read again")
             self.configuration = new
             self.bank.settings = new.of(self.identity.serial)
@@ -167,6 +176,11 @@ class Driver:
             known = self._kept.saved.packs.get(cable.identity)
             self.bank.restore(known and known.counted, known and known.stage)
             self.bank.settings = self.configuration.of(cable.identity)
+            if self.configuration.packs and cable.identity not in self.configuration.packs:
+                log.warning(
+                    "the configuration has a section for %s, but none for this cable, %s",
+                    ", ".join(self.configuration.packs), cable.identity,
+                )  # fmt: skip
         self.identity.serial = cable.identity
 
     def _received(self, data: bytes, idle: bool) -> None:
@@ -180,6 +194,24 @@ class Driver:
     def _announce(self) -> None:
         self.service.announce(self.items.update(View(self.bank, self.identity, self._clock())))
         self._say()
+
+    def _written(self) -> None:
+        """A client wrote something: announced before its answer, logged once a second at most."""
+        self._announce()
+        if not self._write_said:
+            self._write_said = True
+            self._say_wishes()
+            asyncio.get_running_loop().call_later(WRITTEN_S, self._say_later)
+
+    def _say_later(self) -> None:
+        self._write_said = False
+        self._say_wishes()
+
+    def _say_wishes(self) -> None:
+        wished = (*self.bank.wishes, self.bank.stage.asked_s is not None, self.identity.custom_name)
+        if wished != self._said_wished:
+            self._said_wished = wished
+            log.info("set over the bus: CCL at most %s, DCL at most %s, charge to full %s, name %r", *wished)
 
     def _say(self) -> None:
         """One line when something changed that a person would want to read; nothing per frame."""
@@ -228,13 +260,17 @@ class Driver:
 
     async def _keep(self) -> None:
         """Write down, now and then, what has to outlive this process; in a thread, for flash may be slow."""
+        pause = WISH_S[0]
         while True:
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self._wished.wait(), STATE_S)
+            except TimeoutError:
+                pause = WISH_S[0]
             self._wished.clear()
             with contextlib.suppress(RuntimeError):  # no thread to be had: the next time
                 await asyncio.to_thread(self._kept.write, self._worth_keeping())
-            await asyncio.sleep(WISH_S)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, WISH_S[1])
 
     def _worth_keeping(self) -> state.Saved:
         """What a later run begins with: of packs that were seen earlier, too."""
@@ -275,9 +311,13 @@ class Driver:
 
     async def _recall_instance(self) -> None:
         """Ask localsettings, where it is, for the instance; a limit does not wait for it for long."""
-        with contextlib.suppress(BusError, TimeoutError):
+        try:
             await self.service.watch(SETTINGS, self._settings_changed, INSTANCE)
             await asyncio.wait_for(self._read_instance(), INSTANCE_S)
+        except TimeoutError:  # it hangs: the name does not wait, we do
+            self._reading_instance = asyncio.create_task(self._read_again_instance())
+        except BusError:
+            pass
         self._moved.clear()
         if self._instance is not None and self._instance != self.identity.instance:
             self.identity.instance = self._instance
@@ -297,8 +337,13 @@ class Driver:
             self._reading_instance = asyncio.create_task(self._read_again_instance())
 
     async def _read_again_instance(self) -> None:
-        with contextlib.suppress(BusError):  # it went; or it is not there yet, and will say so
-            await self._read_instance()
+        while self.service.connected:
+            try:
+                await self._read_instance()
+            except BusError:  # it went, and will say when it is there; or it hangs
+                await asyncio.sleep(AGAIN_S)
+            else:
+                return
 
     def _keeps(self, value: object) -> None:
         """What localsettings says it keeps; another number than before is one that somebody wants."""
@@ -352,6 +397,8 @@ class Driver:
         self.items.items["/CustomName"].write = self._write_name
         self.items.items["/Battery/Request/Id"].write = lambda _value: False  # 1 is there, others are not
         self.items.items["/History/Clear"].write = self._write_clear
+        for path in (MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT):
+            self.items.items[path].always = True  # what is shown may be the configured cap, under the wish
         self.items.items[CHARGE_TO_FULL].write = self._write_charge_to_full
         self.items.items[MAX_CHARGE_CURRENT].write = lambda amps: self._write_wish(0, amps)
         self.items.items[MAX_DISCHARGE_CURRENT].write = lambda amps: self._write_wish(1, amps)
@@ -373,19 +420,17 @@ class Driver:
         if value not in (0, 1):
             return False
         self.bank.charge_to_full(on=bool(value))
-        log.info("charge to full: %s", "begun" if value else "ended")
         self._wished.set()
         return True
 
     def _write_wish(self, direction: int, amps: float) -> bool:
-        """A current from 0 to what is configured; that itself is no wish."""
+        """A current from 0 to what is configured; that itself, in the control's whole A, is no wish."""
         most = self.bank.caps[direction].amount // 100 / 10
-        if not 0 <= amps <= most:
+        if not 0 <= amps <= math.ceil(most):
             return False
         wishes = list(self.bank.wishes)
-        wishes[direction] = None if amps == most else amps
+        wishes[direction] = None if amps >= int(most) else amps
         self.bank.wishes = Wishes(*wishes)
-        log.info("highest %s set over the bus: %g A", ("CCL", "DCL")[direction], amps)
         self._wished.set()
         return True
 
@@ -400,6 +445,8 @@ class _Kept:
         self._lock = threading.Lock()
         try:
             self.saved = state.read(path) if path else self.saved
+            if path:
+                log.info("state: %d packs known from %s", len(self.saved.packs), path)
         except ValueError as error:
             log.warning("%s", error)
 

@@ -28,13 +28,15 @@ _CASTS: dict[str, Callable[[Any], Any]] = {"d": float, "i": int, "s": _text}
 class Item:
     """A path on the bus: its type (d, i, s), its value, its text, and who decides on writes."""
 
-    __slots__ = ("text", "type", "value", "write")
+    __slots__ = ("always", "text", "type", "value", "write")
 
     def __init__(self, kind: str) -> None:
         self.type = kind
         self.value: Value = None
         self.text = NO_VALUE_TEXT
         self.write: Callable[[Any], bool] | None = None
+        self.always = False
+        """Whether it is asked for a value too that it shows already."""
 
 
 class Items:
@@ -112,7 +114,7 @@ class Items:
         cast = _cast(item.type, value)
         if cast is None:
             return 1
-        if cast == item.value:
+        if cast == item.value and not item.always:
             return 0
         return 0 if item.write(cast) else 2
 

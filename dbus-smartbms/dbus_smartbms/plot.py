@@ -239,7 +239,7 @@ def _need_matplotlib() -> None:
     try:
         importlib.import_module("matplotlib")
     except ImportError:
-        raise PlotError('plot needs matplotlib: pip install "dbus-smartbms[plot]"') from None
+        raise PlotError("plot needs matplotlib: pip install matplotlib") from None
 
 
 class _Drawing:

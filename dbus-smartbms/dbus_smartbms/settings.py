@@ -201,7 +201,7 @@ def example() -> str:
     """The configuration file that ships: every option, commented out, at its default."""
     lines = [
         "# dbus-smartbms. Every line is optional: without any, the driver takes what the BMS says.",
-        "# On a GX device this file is /data/conf/dbus-smartbms.ini; restart the driver to apply it.",
+        "# On a GX device this file is /data/conf/dbus-smartbms.ini; it is read at the start and at SIGHUP.",
     ]
     section = ""
     for option in OPTIONS:
@@ -209,9 +209,7 @@ def example() -> str:
             section = option.section
             lines += ["", f"[{section}]"]
             if section == "pack":
-                lines.append(
-                    "# A section [pack SERIAL], with a cable's serial number, has what differs for one pack."
-                )
+                lines.append("# [pack SERIAL] has what differs for one pack; SERIAL is its cable's.")
         lines.append(f"# {option.meaning} ({option.allowed}).")
         lines.append(f"#{option.key} = {written(option.default)}".rstrip())
     return "\n".join(lines) + "\n"

@@ -359,8 +359,17 @@ async def test_a_changed_configuration_is_taken_at_hangup_and_a_broken_one_is_no
             "[limits]\nmax_charge_current = 9O\n", lambda v: v["/SmartBms/Configuration/Errors"] == 1
         )
         assert broken["/Info/MaxChargeCurrent"] == 60, "neither 90 nor the careful 0.1 C"
-        assert "'9O' is not a number from 0 to 10000 A" in broken["/SmartBms/Configuration/FirstError"]
-        assert "the configuration stays as it was" in setup.process.text
+        first = broken["/SmartBms/Configuration/FirstError"]
+        assert first.endswith("'9O' is not a number from 0 to 10000 A; the configuration stays as it was")
+        assert first in setup.process.text
+        file.unlink()
+        setup.process.process.send_signal(signal.SIGHUP)
+        gone = f"{file}: it is not there, or empty; the configuration stays as it was"
+        await setup.reach(lambda v: v["/SmartBms/Configuration/FirstError"] == gone)
+        file.write_text("")
+        setup.process.process.send_signal(signal.SIGHUP)
+        await rig.until(lambda: setup.process.text.count(gone) == 2)
+        assert (await setup.values())["/Info/MaxChargeCurrent"] == 60
         healed = await hang_up(
             "[limits]\nmax_charge_current = 50\n", lambda v: v["/Info/MaxChargeCurrent"] == 50
         )

@@ -209,3 +209,31 @@ async def test_limits_go_on_while_localsettings_is_asked(tmp_path: Path, bus: ri
             await driver.logged("on the bus")
             async with rig.Client(bus.address, SERVICE) as client:
                 assert await client.get("/Dc/0/Voltage") == 53.0
+
+
+async def test_nobody_but_localsettings_changes_the_instance(tmp_path: Path, bus: rig.Daemon) -> None:
+    """A signal may be sent to a connection's own name by anybody."""
+    async with (
+        Settings(bus.address) as settings,
+        driving(tmp_path, bus) as (driver, client),
+        rig.Client(bus.address, SERVICE) as other,
+    ):
+        body = {"Value": Variant("s", "battery:9"), "Text": Variant("s", "battery:9")}
+        signal = Message.new_signal(INSTANCE, BUS_ITEM, "PropertiesChanged", "a{sv}", [body])
+        signal.destination = await other.owner()
+        await other.bus.send(signal)
+        await other.get("/DeviceInstance")  # the signal was there before this
+        settings.change("battery:8")
+        await driver.logged("instance 8 now")
+        assert "instance 9" not in driver.log
+        assert await instance(client) == 8
+
+
+async def test_localsettings_that_recovers_is_asked_again(tmp_path: Path, bus: rig.Daemon) -> None:
+    async with (
+        Settings(bus.address, {INSTANCE: "battery:288"}, answers=False) as settings,
+        driving(tmp_path, bus) as (driver, client),
+    ):
+        assert await instance(client) == 123
+        settings._answers = True
+        await driver.logged("instance 288 now")

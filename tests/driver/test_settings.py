@@ -657,3 +657,23 @@ def test_config_show_has_each_value_with_its_source(file: Path, capsys: pytest.C
 
 def test_config_example_is_the_file_that_ships(capsys: pytest.CaptureFixture[str]) -> None:
     assert config(capsys, "example") == (0, example(), "")
+
+
+# A file that is none
+
+
+def test_a_file_of_rubbish_is_given_up_soon_and_raises_nothing(file: Path) -> None:
+    """And read in no time: the driver does this at SIGHUP, with its limits waiting."""
+    configuration = read(file, "rubbish\n" * 5_000)
+    assert len(configuration.problems) == 21
+    assert configuration.problems[-1].endswith(
+        "line 21: the rest is not read, there are too many mistakes; CCL and DCL are at most 0.1 C"
+    )
+    assert (configuration.settings.charge_rate, configuration.settings.discharge_rate) == (0.1, 0.1)
+    configuration = read(file, "[limits]\n" + "x" * 60_000 + " = 1\n")
+    assert len(configuration.problems[0]) < 300
+    configuration = read(file, "#" * 70_000)
+    assert configuration.problems == [
+        f"{file}: is no configuration, it has more than 65536 characters; CCL and DCL are at most 0.1 C"
+    ]
+    assert configuration.settings.careful == {"charge_rate", "discharge_rate"}
