@@ -101,6 +101,10 @@ class Driver:
         self._instance_told = 0
         """How often it said that it had changed."""
         self._moved = asyncio.Event()
+        self._packs: dict[str, state.Pack] = {}
+        """What is known of packs that were here before."""
+        self._arriving: tuple[Bank, Cable] | None = None
+        """Another pack, until its first frame."""
         self._wished = asyncio.Event()
         self._ended = asyncio.Event()
         self._broken: BaseException | None = None
@@ -171,24 +175,43 @@ class Driver:
     # The way of a byte
 
     def _opened(self, cable: Cable) -> None:
+        """A cable is read; another than before may be another pack, which counts from its first frame on."""
+        self._arriving = None
+        if cable.identity == self.identity.serial:
+            self._connected(cable)
+            return
+        known = self._worth_keeping().packs.get(cable.identity)
+        bank = Bank(self.configuration.of(cable.identity))
+        bank.restore(known and known.counted, known and known.stage)
+        if self.configuration.packs and cable.identity not in self.configuration.packs:
+            log.warning(
+                "the configuration has a section for %s, but none for this cable, %s",
+                ", ".join(self.configuration.packs), cable.identity,
+            )  # fmt: skip
+        self._arriving = bank, cable
+        if self.bank.limits is None:
+            self._arrive(bank, cable)
+
+    def _arrive(self, bank: Bank, cable: Cable) -> None:
+        self._packs = dict(self._worth_keeping().packs)  # with the newest of the pack that goes
+        bank.wishes, bank.settings = self.bank.wishes, self.configuration.of(cable.identity)
+        self.bank, self._arriving = bank, None
+        self.items.forget_cells()
+        self._connected(cable)
+
+    def _connected(self, cable: Cable) -> None:
         self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
-        if cable.identity != self.identity.serial:  # another cable may be another pack
-            known = self._kept.saved.packs.get(cable.identity)
-            self.bank.restore(known and known.counted, known and known.stage)
-            self.bank.settings = self.configuration.of(cable.identity)
-            if self.configuration.packs and cable.identity not in self.configuration.packs:
-                log.warning(
-                    "the configuration has a section for %s, but none for this cable, %s",
-                    ", ".join(self.configuration.packs), cable.identity,
-                )  # fmt: skip
         self.identity.serial = cable.identity
 
     def _received(self, data: bytes, idle: bool) -> None:
         now = self._clock()
-        for frame in self.bank.feed(data, idle=idle):
-            self.bank.take(frame, now)
+        bank = self._arriving[0] if self._arriving else self.bank
+        for frame in bank.feed(data, idle=idle):
+            bank.take(frame, now)
+            if self._arriving:
+                self._arrive(*self._arriving)
             self._announce()
-            if self.bank.pack.confirmed:
+            if bank.pack.confirmed:
                 self._ready.set()
 
     def _announce(self) -> None:
@@ -274,7 +297,7 @@ class Driver:
 
     def _worth_keeping(self) -> state.Saved:
         """What a later run begins with: of packs that were seen earlier, too."""
-        packs, counted = dict(self._kept.saved.packs), self.bank.counted
+        packs, counted = {**self._kept.saved.packs, **self._packs}, self.bank.counted
         if self.identity.serial is not None and counted is not None:
             packs[self.identity.serial] = state.Pack(counted, self.bank.stage)
         return state.Saved(packs, self.bank.wishes, self.identity.custom_name, self._instance)
@@ -447,7 +470,8 @@ class _Kept:
             self.saved = state.read(path) if path else self.saved
             if path:
                 log.info("state: %d packs known from %s", len(self.saved.packs), path)
-        except ValueError as error:
+        except state.DamagedError as error:
+            self.saved = error.saved
             log.warning("%s", error)
 
     def write(self, saved: state.Saved) -> None:

@@ -48,7 +48,7 @@ class Items:
         self._vbalance_mv: int | None = None
         self._seen: OrderedDict[int, float] = OrderedDict()
         """Cells by when they were last read, the oldest first."""
-        self._shown = False
+        self._shown: bool | None = False
 
     def values(self) -> dict[str, Value]:
         """Paths and values."""
@@ -64,6 +64,11 @@ class Items:
         if known:
             self._update_cells(view, changed)
         return changed
+
+    def forget_cells(self) -> None:
+        """The next update looks at every cell: they are another pack's."""
+        self._shown = None
+        self._seen.clear()
 
     def _update_cells(self, view: View, changed: dict[str, Item]) -> None:
         """Only the cells that were read, or whose readings are now too old, are worth a look."""

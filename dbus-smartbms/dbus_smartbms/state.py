@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,36 +49,68 @@ class Saved(NamedTuple):
     """The device instance that localsettings keeps; None: never asked."""
 
 
+class DamagedError(ValueError):
+    """What is wrong with the file, in a sentence; ``saved``: what of it is good."""
+
+    def __init__(self, text: str, saved: Saved) -> None:
+        super().__init__(text)
+        self.saved = saved
+
+
 def read(path: Path) -> Saved:
     """What was saved; nothing where there is no file.
 
-    Raises ValueError, with a sentence, for a file that is damaged or cannot be read.
+    Raises DamagedError for a file that is damaged or cannot be read.
     """
     try:
-        return _saved(json.loads(path.read_text(encoding="utf-8")))
+        saved, wrong = _saved(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return Saved()
     except OSError as error:
-        raise ValueError(f"the state file {path} cannot be read ({error.strerror}): it is ignored") from None
+        why = f"the state file {path} cannot be read ({error.strerror}): it is ignored"
+        raise DamagedError(why, Saved()) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"the state file {path} is damaged ({error}): it is ignored") from None
+        raise DamagedError(f"the state file {path} is damaged ({error}): it is ignored", Saved()) from None
+    if wrong:
+        raise DamagedError(f"the state file {path} is damaged ({wrong[0]}): it is ignored", saved)
+    return saved
 
 
-def _saved(found: Any) -> Saved:
+def _saved(found: Any) -> tuple[Saved, list[str]]:
+    """What is good, and what is wrong with the rest: one odd pack takes no wish away."""
     if not isinstance(found, dict) or "version" not in found:
         raise ValueError("it does not say its version")
     if found["version"] != VERSION:
         raise ValueError(f"it is of version {found['version']!r:.40}, not {VERSION}")
     if not isinstance(found.get("packs"), dict):
         raise ValueError("it has no packs")
-    packs = {cable: _pack(entry) for cable, entry in found["packs"].items()}
-    wishes = Wishes(**_read("the wishes", found.get("wishes", {}), Wishes._field_defaults, ()))
-    name, instance = found.get("name", ""), found.get("instance")
+    saved, wrong = Saved(), []
+    parts: list[tuple[Callable[[Any], dict[str, Any]], Any]] = [
+        (lambda entry: {"wishes": Wishes(**_read("the wishes", entry, Wishes._field_defaults, ()))},
+         found.get("wishes", {})),
+        (lambda entry: {"name": _name(entry)}, found.get("name", "")),
+        (lambda entry: {"instance": _instance(entry)}, found.get("instance")),
+        *((lambda entry: {"packs": {**saved.packs, entry[0]: _pack(entry[1])}}, item)
+          for item in found["packs"].items()),
+    ]  # fmt: skip
+    for part, entry in parts:
+        try:
+            saved = saved._replace(**part(entry))
+        except ValueError as error:
+            wrong.append(str(error))
+    return saved, wrong
+
+
+def _name(name: Any) -> str:
     if not isinstance(name, str) or not name.isprintable() or len(name) > LONGEST_NAME:
         raise ValueError(f"name is {name!r:.40}, not a text of at most {LONGEST_NAME} characters")
-    if instance is not None and (type(instance) is not int or not 0 <= instance <= MOST_INSTANCE):
-        raise ValueError(f"instance is {instance!r:.40}, not a number from 0 to {MOST_INSTANCE}")
-    return Saved(packs, wishes, name, instance)
+    return name
+
+
+def _instance(number: Any) -> int | None:
+    if number is not None and (type(number) is not int or not 0 <= number <= MOST_INSTANCE):
+        raise ValueError(f"instance is {number!r:.40}, not a number from 0 to {MOST_INSTANCE}")
+    return number
 
 
 def _pack(entry: Any) -> Pack:

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 import rig
-from dbus_smartbms.bus import BusError, Connection
+from dbus_smartbms import state
+from dbus_smartbms.bus import BUS_ITEM, BusError, Connection, _wrap
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import SERVICE, Driver
 from smartbms_protocol import encode
@@ -397,3 +398,64 @@ async def test_other_devices_are_read_after_a_hangup(tmp_path: Path, bus: rig.Da
         process.process.send_signal(signal.SIGHUP)
         await rig.until(lambda: f"reading {tmp_path / 'other'} " in process.text)
         assert f"lost {first}: other devices are to be read" in process.text
+
+
+async def test_another_cable_is_another_pack_from_its_first_frame_on(tmp_path: Path, bus: rig.Daemon) -> None:
+    """Until then the limits stay numbers, and what is shown is the old pack's; each keeps what it knew."""
+    file, state_file = tmp_path / "bms.ini", tmp_path / "state.json"
+    control = "/SwitchableOutput/charge_to_full/State"
+
+    def choose(name: str) -> None:
+        file.write_text(f"[link]\ndevices = {tmp_path / name}\n[pack b]\nmode = normal\n")
+
+    choose("a")
+    client = Connection()
+    with (
+        rig.Line(tmp_path / "a") as first,
+        rig.Line(tmp_path / "b") as second,
+        rig.Process(
+            tmp_path, "run", "--config", str(file), "--state", str(state_file), address=bus.address
+        ) as process,
+    ):
+        await client.connect()
+
+        async def look(wanted: dict[str, Any]) -> dict[str, Any]:
+            async def found() -> dict[str, Any]:
+                try:
+                    items = await client.get_items(SERVICE)
+                except BusError:
+                    return {}
+                values = {path: item["Value"] for path, item in items.items()}
+                return values if all(values[path] == value for path, value in wanted.items()) else {}
+
+            values: dict[str, Any] = await rig.until(found)
+            return values
+
+        await rig.until(lambda: "reading " in process.text)
+        assert "has a section for b, but none for this cable, a" in process.text
+        await first.pour(*(rig.frame(turn) for turn in range(20)))
+        await look({"/Serial": "a", "/Info/MaxChargeCurrent": 151.5, "/Voltages/Cell3": 3.33})
+        await client.call(SERVICE, control, BUS_ITEM, "SetValue", "v", _wrap("i", 1))
+        await look({control: 1})
+        choose("b")
+        process.process.send_signal(signal.SIGHUP)
+        await rig.until(lambda: f"reading {tmp_path / 'b'} " in process.text)
+        still = await look({"/Serial": "a"})
+        assert isinstance(still["/Info/MaxChargeVoltage"], float)
+        names = {"lowest_cell": 1, "highest_cell": 2, "coldest_cell": 3, "hottest_cell": 4}
+        await second.pour(rig.frame(0, cells=4, voltage_mv=13_280, capacity_wh=4_000, **names))
+        values = await look({"/Serial": "b", "/Dc/0/Voltage": 13.28, control: 0})
+        assert (values["/Info/MaxChargeCurrent"], values["/Info/MaxDischargeCurrent"]) == (0, 0)
+        assert values["/System/NrOfCellsPerBattery"] == 4
+        assert values["/Voltages/Cell12"] is None
+        choose("a")
+        process.process.send_signal(signal.SIGHUP)
+        await rig.until(lambda: process.text.count(f"reading {tmp_path / 'a'} ") == 2)
+        await first.pour(*(rig.frame(turn) for turn in range(4)))
+        await look({"/Serial": "a", control: 1, "/Info/MaxChargeCurrent": 151.5})
+        client.disconnect()
+        await client.closed()
+        assert process.end() == 0
+    kept = state.read(state_file).packs
+    assert set(kept) == {"a", "b"}
+    assert kept["a"].stage.asked_s is not None

@@ -204,6 +204,38 @@ def test_whatever_is_in_the_file_is_read_or_ignored(data: bytes) -> None:
             assert state.read(path) == saved
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"packs": {"AB12": ENTRY, "CD34": ENTRY | {"newer": 1}}},
+        {"packs": {"CD34": None, "AB12": ENTRY}},
+        {"packs": {"AB12": ENTRY, "CD34": ENTRY | {"stage": {"name": "storage"}}}},
+        {"packs": {"AB12": ENTRY}, "instance": "x"},
+        {"packs": {"AB12": ENTRY}, "name": 5},
+    ],
+    ids=["a newer field", "a pack that is none", "another stage", "instance", "name"],
+)
+def test_one_odd_part_takes_nothing_else_away(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """Above all no wish: it keeps a current low."""
+    path = tmp_path / "state.json"
+    whole = {"version": 1, "name": "Boat", "instance": 7, "wishes": {"max_charge_current": 20.0}}
+    path.write_text(json.dumps(whole | odd))
+    with pytest.raises(state.DamagedError) as raised:
+        state.read(path)
+    saved = raised.value.saved
+    assert saved.wishes == Wishes(20.0, None)
+    assert saved.packs == {"AB12": Pack(HOUSE.counted)}
+    assert (saved.name, saved.instance) == ("" if "name" in odd else "Boat", None if "instance" in odd else 7)
+
+
+def test_odd_wishes_take_no_pack_away(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"version": 1, "wishes": {"max": 1}, "packs": {"AB12": ENTRY}}))
+    with pytest.raises(state.DamagedError) as raised:
+        state.read(path)
+    assert raised.value.saved == Saved({"AB12": Pack(HOUSE.counted)})
+
+
 def test_a_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
     path = tmp_path / "state.json"
     path.mkdir()
