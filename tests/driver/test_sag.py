@@ -133,9 +133,9 @@ def test_the_wait_begins_with_the_last_frame_that_was_empty() -> None:
     assert not cell.empty
 
 
-@pytest.mark.parametrize(("known", "now"), [(5.0, 1.32), (0.01, 0.165), (1.0, 1.0)])
+@pytest.mark.parametrize(("known", "now"), [(5.0, 4 / 3), (0.01, 1 / 6), (1.0, 1.0)])
 def test_what_was_learnt_of_another_capacity_is_brought_within_bounds(known: float, now: float) -> None:
-    """0.5 to 4 times the usual 100 mV at 1 C: 303 Ah, 0.33 mV/A."""
+    """0.5 to 4 times the usual 100 mV at 1 C: of 300 Ah, 1/3 mV/A."""
     one = frame(0, current_ma=0)
-    lowest = sag.follow(sag.Lowest(mv_a=known), one, 2900, 303_030, 3000, 3_000, 0.0)
+    lowest = sag.follow(sag.Lowest(mv_a=known), one, 2900, 300_000, 3000, 3_000, 0.0)
     assert lowest.mv_a == pytest.approx(now)
