@@ -169,7 +169,11 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 
     def read_again() -> Configuration:
         new = chosen(load(args.config, args.set))
-        if args.config is not None and not (args.config.exists() and args.config.stat().st_size):
+        try:
+            there = args.config is None or args.config.stat().st_size > 0
+        except OSError:
+            there = False
+        if not there:
             new.problems.append(f"{args.config}: it is not there, or empty")
         return new
 
