@@ -107,11 +107,11 @@ class Held(NamedTuple):
         return held._replace(before_mv=min(before, cvl) if over else before)
 
     def back(self, look: Cells) -> Held:
-        """Charging goes on; nothing comes back under a cell that is near its target."""
+        """Charging goes on; nothing comes back under a cell that is over its target."""
         if self.before_mv is None:
             return self
-        far = look.highest_mv <= look.target_mv - RELEASE_MV
-        cvl = max(self.cvl_mv, self.before_mv) if far and self.cvl_mv is not None else self.cvl_mv
+        calm = look.highest_mv <= look.target_mv
+        cvl = max(self.cvl_mv, self.before_mv) if calm and self.cvl_mv is not None else self.cvl_mv
         return self._replace(cvl_mv=cvl, before_mv=None, began_mv=None)
 
     def saw(self, highest_mv: int) -> Held:

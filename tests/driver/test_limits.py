@@ -1411,13 +1411,20 @@ def test_level_cells_near_their_target_get_the_rest(lowest_mv: int, rises_mv: in
     assert pack.send(after=600.0, **near).cvl_mv == low + rises_mv
 
 
-def test_under_a_cell_near_its_target_it_stays() -> None:
+def test_under_a_cell_over_its_target_it_stays() -> None:
     pack = Pack()
-    pack.send(9, highest_mv=3_416)
-    assert pack.send(9, highest_mv=3_416, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
-    assert pack.send(30, highest_mv=3_416).cvl_mv == 53_120
-    assert pack.send(after=300.0, highest_mv=3_416).cvl_mv == 53_120
+    pack.send(9, highest_mv=3_431)
+    assert pack.send(9, highest_mv=3_431, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
+    assert pack.send(30, highest_mv=3_431).cvl_mv == 53_120
+    assert pack.send(after=300.0, highest_mv=3_431).cvl_mv == 53_120
     assert pack.send(5, highest_mv=3_415).cvl_mv > 53_120
+
+
+def test_a_lost_link_at_the_top_ends_where_it_began() -> None:
+    pack = Pack()
+    pack.send(9, highest_mv=3_430)
+    assert pack.silent(20).cvl_mv == 53_120
+    assert pack.send(3, highest_mv=3_420).cvl_mv == 54_880
 
 
 # Settings that make no sense are said

@@ -458,12 +458,13 @@ def test_at_the_present_voltage_it_has_nowhere_to_rise_to() -> None:
 # When charging is allowed again
 
 
-@pytest.mark.parametrize(("under", "cvl"), [(15, TOP), (14, 53_200)])
-def test_it_comes_back_to_where_it_was_unless_a_cell_is_near_its_target(under: int, cvl: float) -> None:
+@pytest.mark.parametrize(("over", "cvl"), [(0, TOP), (1, 53_200)])
+def test_it_comes_back_to_where_it_was_unless_a_cell_is_over_its_target(over: int, cvl: float) -> None:
+    """Where it held the cell before it will hold it again: a lost link is no reason to begin anew."""
     loop = Loop()
-    assert loop.hold(TARGET - under) == TOP
-    assert loop.block(53_200, frames=5, begins=True, highest_mv=TARGET - under, current_ma=0) == 53_200
-    assert loop.hold(TARGET - under) == cvl
+    assert loop.hold(TARGET + over) == TOP
+    assert loop.block(53_200, frames=5, begins=True, highest_mv=TARGET + over, current_ma=0) == 53_200
+    assert loop.hold(TARGET + over) == cvl
 
 
 def test_it_comes_back_to_what_it_was_lowered_to() -> None:
