@@ -20,15 +20,12 @@ VERSION = 1
 LONGEST_NAME = 32
 """Characters of /CustomName, as gui-v2 limits it."""
 MOST_INSTANCE = 0xFFFF
-_EVER = 10**9
-"""Seconds: what a count of them can be."""
 _MOST = {
     "cells": 255, "capacity_wh": MOST_WH, "soc": 100, "bms_soc": 100,
-    "since_s": _EVER, "asked_s": _EVER, "unfull_s": _EVER, "lasted_s": _EVER, "full_s": _EVER,
-    "denied_s": _EVER, "low_s": _EVER,
     "max_charge_current": 10_000, "max_discharge_current": 10_000,
 }  # fmt: skip
-"""Numbers, each from 0 to here."""
+"""Numbers, each from 0 to here; the others are counts of seconds."""
+_MOST_S = 10**9
 
 
 class Pack(NamedTuple):
@@ -128,18 +125,17 @@ def _read(what: str, entry: Any, defaults: Mapping[str, Any], needed: tuple[str,
         names = ", ".join((*needed, *defaults))
         raise ValueError(f"of {what} it has to say {names}, and nothing else")
     for name, value in entry.items():
-        default = defaults.get(name, 0)
+        default, allowed = defaults.get(name, 0), "what it can be"
         if name == "name":
             good = value in STAGES
         elif isinstance(default, bool):
             good = isinstance(value, bool)
-        elif value is None:
-            good = default is None
         else:
-            good = not isinstance(value, bool) and isinstance(value, (int, float))
-            good = good and 0 <= value <= _MOST[name]
+            most = _MOST.get(name, _MOST_S)
+            allowed = f"a number from 0 to {most}"
+            number = not isinstance(value, bool) and isinstance(value, (int, float))
+            good = default is None if value is None else number and 0 <= value <= most
         if not good:
-            allowed = f"a number from 0 to {_MOST[name]}" if name in _MOST else "what it can be"
             raise ValueError(f"{name} is {value!r:.40}, not {allowed}")
     return entry
 
