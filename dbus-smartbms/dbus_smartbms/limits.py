@@ -156,12 +156,13 @@ def step(
     ):
         return memory, memory.limits
     no_charge = _denial(pack, layout.CHARGE_ALLOWED, "charging", relays.charge.forbids, lost)
+    critical = relays.charge.forbids is not None
+    denied = no_charge is not None and not critical
     stage = memory.stage
     if fresh:
-        look = _progress(view, denied=no_charge is not None, critical=relays.charge.forbids)
-        stage = next_stage(stage, look, dt_s)
+        stage = next_stage(stage, _progress(view, denied=denied, critical=critical), dt_s)
     view = view._replace(stage=stage)
-    if stage.ended and no_charge is not None and not lost and relays.charge.forbids is None:
+    if stage.ended and denied and not lost:
         no_charge = "full: the BMS has ended the charge"
     charge, ccl = _direct(
         memory.charge,
@@ -205,14 +206,14 @@ def step(
     return memory, limits
 
 
-def _progress(view: Now, *, denied: bool, critical: str | None) -> Look:
+def _progress(view: Now, *, denied: bool, critical: bool) -> Look:
     """What the charge's progress is judged by."""
     days, balance = view.settings.charge_to_full_days, view.volts.balance_mv
     return Look(
         view.frame.highest_mv, view.frame.lowest_mv, view.rest_mv, balance,
         min(balance, _top_mv(view) - FULL_MV), view.float_mv,
         view.frame.current_ma, view.capacity_mah, view.soc,
-        denied and critical is None, critical is not None, None if days is None else days * 86400.0,
+        denied, critical, None if days is None else days * 86400.0,
     )  # fmt: skip
 
 
