@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dbus_smartbms.bank import Bank
+from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.house import House
 from dbus_smartbms.plant import COOLING_S, Plant, interpolate
 from dbus_smartbms.settings import Settings
@@ -29,13 +30,13 @@ class Ours:
     name = "ours"
 
     def __init__(self, settings: Settings, _pack: Plant, _house: House) -> None:
-        self.bank = Bank(settings)
+        self.bank = Bank(Configuration(settings))
 
     def take(self, frame: Frame | None, t: float) -> Told:
         if frame is None:
             self.bank.tick(t)
         else:
-            self.bank.take(frame, t)
+            self.bank.take("pack", frame, t)
         limits = self.bank.limits
         if limits is None:
             return NOTHING

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import rig
 from dbus_smartbms.bank import Bank
+from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import SERVICE
-from dbus_smartbms.items import Items
-from dbus_smartbms.paths import Identity, View
+from dbus_smartbms.items import BankItems
+from dbus_smartbms.paths import Identity
 from dbus_smartbms.plant import Plant, PlantSettings
-from dbus_smartbms.settings import Settings
 from smartbms_protocol import BIT_RATE, Frame, encode, layout
 
 # The listening client has to be cheap, for what it takes counts as latency: dbus-fast is compiled.
@@ -66,10 +66,10 @@ def signals(frames: Iterable[Frame], interval_s: float) -> list[list[list[Any]]]
 
     Without the first three: the bulk before there are limits, which comes only once.
     """
-    bank, items, identity, out = Bank(Settings()), Items(), Identity(), []
+    bank, items, identity, out = Bank(Configuration()), BankItems(), Identity(), []
     for n, frame in enumerate(frames):
-        bank.take(frame, n * interval_s)
-        changed = items.update(View(bank, identity, n * interval_s))
+        bank.take("pack", frame, n * interval_s)
+        changed, _ = items.update(bank, identity, {}, n * interval_s)
         out.append([[path, item.type, item.value, item.text] for path, item in changed.items()])
     return out[3:]
 

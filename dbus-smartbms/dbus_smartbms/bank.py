@@ -1,104 +1,169 @@
-"""The way of a byte: bytes or silence in; readings, limits, alarms and history out.
+"""The battery as the GX sees it: one pack, or several in parallel.
 
-One pack today.  No I/O and no clock, so that the driver, ``replay`` and the tests walk the same way.
+No I/O and no clock, so that the driver, ``replay`` and the tests walk the same way.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from smartbms_protocol import Frame, FrameStream, PackState, Taken
+from smartbms_protocol import Frame
 
-from . import limits, mirror, rules
-from .agreement import Agreement
-from .alarms import Alarms
-from .history import History
+from . import parallel, shares
+from .configuration import Configuration
+from .limits import Company, Limits
+from .pack import Pack
+from .rules import NO_WISHES, Cap, Wishes, caps, caps_of
 from .settings import Settings
-from .stages import Stage
+from .stages import FLOAT
+
+TICK_S = 1.0
+"""A pack that was heard so recently needs no tick: its frame has done all that."""
 
 
 class Bank:
-    """Everything that is known of the battery at a moment.  Never raises for any bytes."""
+    """All packs by their cables, and the limits of them together.  Never raises for any bytes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.stream = FrameStream()
-        self.pack = PackState()
-        self.relays = mirror.Relays()
-        self.soc: float | None = None
-        """The mirror's state of charge in %; ``mirror.soc`` is the BMS's."""
-        self.limits: limits.Limits | None = None
-        self.alarms = Alarms()
-        self.history = History()
-        self.agreement = Agreement()
-        self.wishes = rules.NO_WISHES
-        self._mirror = mirror.Memory()
-        self._memory = limits.Memory()
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self.packs: dict[str, Pack] = {}
+        """In an order that does not depend on who came first."""
+        self._wishes = NO_WISHES
+        self._memory = parallel.NOTHING
+        self._parted: object = None
 
     @property
-    def lost(self) -> bool:
-        """No frames for ``hold_s``."""
-        return self.limits is not None and self.limits.lost
+    def configuration(self) -> Configuration:
+        """What the user wants; can be replaced while it runs."""
+        return self._configuration
 
-    def feed(self, data: bytes, *, idle: bool = False) -> list[Frame]:
-        """Bytes as read from the line; the frames in them, each to be given to ``take``."""
-        return self.stream.feed(data, idle=idle)
+    @configuration.setter
+    def configuration(self, configuration: Configuration) -> None:
+        self._configuration, self._parted = configuration, None
+        self._part()
 
-    def take(self, frame: Frame, now: float) -> None:
-        """One valid frame, with everything that follows from it."""
-        whole, lost = self.pack.take(frame, now) is Taken.WHOLE, self.lost
+    @property
+    def settings(self) -> Settings:
+        """Those of all packs."""
+        return self._configuration.settings
+
+    @property
+    def wishes(self) -> Wishes:
+        """What was set over the bus, for the whole bank."""
+        return self._wishes
+
+    @wishes.setter
+    def wishes(self, wishes: Wishes) -> None:
+        self._wishes, self._parted = wishes, None
+        self._part()
+
+    @property
+    def limits(self) -> Limits | None:
+        """None before the first frame, and while every pack is excluded."""
+        return self._memory.limits
+
+    @property
+    def members(self) -> list[Pack]:
+        """The packs that are merged, present or lost."""
+        memory = self._memory
+        packs = [pack for cable, pack in self.packs.items() if cable in memory.members]
+        return [pack for pack in packs if not parallel.odd(memory, pack)]
+
+    def odd(self, pack: Pack) -> bool:
+        """Whether a pack is left out because it has another number of cells than those that are merged."""
+        return pack.cable in self._memory.members and parallel.odd(self._memory, pack)
+
+    @property
+    def caps(self) -> tuple[Cap, Cap]:
+        """The highest CCL and DCL that may be wished for."""
+        if len(self._memory.members) > 1:
+            return caps_of(self.settings, sum(pack.capacity_mah for pack in self.members))
+        for pack in self.members:
+            return caps(pack.settings, pack.readings)
+        return Cap(0, "no frame yet"), Cap(0, "no frame yet")
+
+    @property
+    def charges_to_full(self) -> bool:
+        """Whether "charge to full" is under way."""
+        return any(pack.stage.asked_s is not None for pack in self.packs.values())
+
+    def charge_to_full(self, *, on: bool) -> None:
+        """Begin or end "charge to full", of all packs."""
+        for pack in self.packs.values():
+            pack.charge_to_full(on=on)
+
+    def clear_history(self) -> None:
+        """Begin the history of all packs anew."""
+        for pack in self.packs.values():
+            pack.clear_history()
+
+    def pack(self, cable: str) -> Pack:
+        """The pack behind a cable; a new one has no say before it has sent frames."""
+        if cable not in self.packs:
+            self.packs[cable] = Pack(self._configuration.of(cable), cable)
+            # Shorter names first, so that 10 comes after 2.
+            self.packs = dict(sorted(self.packs.items(), key=lambda item: (len(item[0]), item[0])))
+            self._parted = None
+            self._part()
+        return self.packs[cable]
+
+    def take(self, cable: str, frame: Frame, now: float) -> None:
+        """One valid frame of the pack behind a cable, with everything that follows from it."""
+        pack = self.pack(cable)
+        if pack.company.several:
+            others = (other for other in self.members if other is not pack and not other.lost)
+            pack.company = Company(True, all(other.stage.name == FLOAT for other in others))
+        pack.take(frame, now)
         self._step(now)
-        if whole:
-            if lost:
-                self.alarms.heard(self.pack)
-            self.alarms.frame(self.pack, now, wrong=bool(self.limits and self.limits.wrong))
-            self.history.frame(self.pack, now)
-            self.agreement.frame(self.settings, self._mirror, self.relays, self.pack, now)
 
     def tick(self, now: float) -> None:
         """A second went by: what has to happen without frames happens."""
+        for pack in self.packs.values():
+            if pack.readings.age(now) >= TICK_S:
+                pack.tick(now)
         self._step(now)
-        if self.limits is not None:
-            self.alarms.silence(lost=self.limits.lost, spent=self.limits.spent)
-            if self.lost:
-                self.agreement = Agreement()  # there is nothing to compare
 
-    def clear_history(self) -> None:
-        """Begin the history anew."""
-        self.history = History()
-        self.history.frame(self.pack, self.pack.at or 0.0)
-
-    @property
-    def counted(self) -> mirror.Counted | None:
-        """What a later run of the driver begins with; None before the first frame."""
-        return self._mirror.counted
-
-    @property
-    def stage(self) -> Stage:
-        """How far the charge has come."""
-        return self._memory.stage
-
-    @property
-    def caps(self) -> tuple[rules.Cap, rules.Cap]:
-        """The highest CCL and DCL that may be wished for."""
-        return rules.caps(self.settings, self.pack)
-
-    def restore(self, counted: mirror.Counted | None, stage: Stage | None) -> None:
-        """Begin anew the mirror and the charge's progress, with what an earlier run knew if there is that."""
-        self._mirror = mirror.Memory(counted=counted)
-        self._memory = replace(self._memory, stage=stage or Stage())
-
-    def charge_to_full(self, *, on: bool) -> None:
-        """Begin or end "charge to full"."""
-        self._memory = replace(self._memory, stage=self.stage.ask(on=on))
-
-    @property
-    def mirror_memory(self) -> mirror.Memory:
-        """What the mirror remembers: with it a frame can be explained."""
-        return self._mirror
+    def renamed(self, now: float) -> None:
+        """A pack has another name: whether it is excluded is looked at at once."""
+        self._step(now)
 
     def _step(self, now: float) -> None:
-        self._mirror, self.relays, self.soc = mirror.step(self.settings, self._mirror, self.pack, now)
-        self._memory, self.limits = limits.step(
-            self.settings, self._memory, self.pack, self.relays, now, self.wishes
-        )
+        self._memory = parallel.step(self.settings, self._memory, self.packs, now, self._wishes)
+        self._part()
+
+    def _part(self) -> None:
+        """Give each pack its part of what is configured and wished for the bank.
+
+        A pack alone has all of it.  Several have their rate each, or their part of a configured current
+        where that is more: the bank as a whole keeps to the current.
+        """
+        memory = self._memory
+        now = (memory.cells, [(cable, self.packs[cable].capacity_mah) for cable in memory.members])
+        if now == self._parted:
+            return
+        self._parted = now
+        several = len(memory.members) > 1
+        members = {pack.cable: pack.capacity_mah for pack in self.members}
+        parts = shares.by_capacity(members) if members else {}
+        for cable, pack in self.packs.items():
+            pack.settings, pack.wishes = self._configuration.of(cable), self._wishes
+            pack.company = Company(several)
+            if several and cable in parts:
+                pack.settings = _part_of(pack.settings, pack.capacity_mah, parts[cable])
+                # 0 A has to reach each pack's CVL; anything else is the bank's.
+                pack.wishes = Wishes(*(0.0 if amps == 0 else None for amps in self._wishes))
+
+
+def _part_of(settings: Settings, capacity_mah: int, share: float) -> Settings:
+    """The settings of a pack that has this share of the bank's capacity."""
+
+    def part(amps: float | None, rate: float) -> float | None:
+        if not amps or amps * share > rate * capacity_mah / 1000:
+            return amps and amps * share
+        return None
+
+    return replace(
+        settings,
+        max_charge_current=part(settings.max_charge_current, settings.charge_rate),
+        max_discharge_current=part(settings.max_discharge_current, settings.discharge_rate),
+    )

@@ -63,6 +63,8 @@ class Direction:
     """What the ramp lets through; None at the start, when there is nothing to ramp from."""
     risen_s: float = 0.0
     """Seconds of frames since it last rose or fell."""
+    silent: bool = False
+    """It was denied for silence alone, in a bank of several packs: those saw to it meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,18 @@ class Memory:
     limits: Limits | None = None
 
 
+class Company(NamedTuple):
+    """What a pack has to know of those beside it."""
+
+    several: bool = False
+    """There are others."""
+    floats: bool = True
+    """They have come to float, too: until then the voltage stays up for them."""
+
+
+ALONE = Company()
+
+
 class Limits(NamedTuple):
     """What goes out.  Whole mV and mA; always numbers, never negative."""
 
@@ -109,6 +123,11 @@ class Limits(NamedTuple):
     """What makes no sense in the settings of the BMS."""
 
 
+def flow_ma(capacity_mah: int) -> int:
+    """So much counts as a current."""
+    return max(FLOW_MA, int(capacity_mah * FLOW_RATE))
+
+
 def _floor_mv(pack: PackState, frame: Frame, volts: Thresholds) -> int:
     """CVL is never under cells x Vnom, Vlow where Vnom is not known, else Vmin.
 
@@ -119,7 +138,7 @@ def _floor_mv(pack: PackState, frame: Frame, volts: Thresholds) -> int:
     return frame.cells * next(below, frame.vmin_mv)
 
 
-def _float_mv(settings: Settings, pack: PackState, frame: Frame, volts: Thresholds) -> int:
+def float_mv(settings: Settings, pack: PackState, frame: Frame, volts: Thresholds) -> int:
     """The float voltage of a cell: LFP 3.37 V, others Vbalance - 100 mV."""
     below = volts.balance_mv - FLOAT_BELOW_BALANCE_MV
     return FLOAT_LFP_MV if chemistry(settings, frame, vnom_mv(pack, frame)) == "LFP" else max(0, below)
@@ -132,6 +151,7 @@ def step(
     relays: Relays,
     now: float,
     wishes: Wishes = NO_WISHES,
+    company: Company = ALONE,
 ) -> tuple[Memory, Limits | None]:
     """The limits after a frame (taken or held back) or after a second without one.
 
@@ -169,16 +189,16 @@ def step(
         least(rule(view) for rule in CHARGE_RULES),
         view.charge.amount,
         no_charge,
-        fresh, dt_s,
+        fresh, dt_s, lost and company.several,
     )  # fmt: skip
     discharge, dcl = _direct(
         memory.discharge,
         least(rule(view) for rule in DISCHARGE_RULES),
         view.discharge.amount,
         _denial(pack, layout.DISCHARGE_ALLOWED, "discharging", relays.load.forbids, spent),
-        fresh, dt_s,
+        fresh, dt_s, spent and company.several,
     )  # fmt: skip
-    target_mv, eased_s = _ease(memory, view, dt_s)
+    target_mv, eased_s = _ease(memory, view, dt_s, floats=company.floats)
     cvl, held = _voltage(memory, view, ccl, target_mv, lost=lost, starting=charge.ceiling_ma is None)
     limits = Limits(
         cvl.amount, ccl.amount, dcl.amount, cvl.reason, ccl.reason, dcl.reason,
@@ -217,11 +237,11 @@ def _progress(view: Now, *, denied: bool, critical: bool) -> Look:
     )  # fmt: skip
 
 
-def _ease(memory: Memory, view: Now, dt_s: float) -> tuple[int, float]:
+def _ease(memory: Memory, view: Now, dt_s: float, *, floats: bool) -> tuple[int, float]:
     """What CVL is made of, mV a cell, on its way between absorption and float; at once at the start."""
     top, mv, eased_s = _top_mv(view), memory.target_mv, memory.eased_s + dt_s
     low = min(top, view.float_mv)
-    goal = low if view.stage.name == FLOAT else top
+    goal = low if view.stage.name == FLOAT and floats else top
     if mv is None or mv > top:
         return goal, 0.0
     if mv > goal and eased_s >= EASE_DOWN_S:
@@ -256,11 +276,11 @@ def _look(
     lowest_before = frame.lowest_mv if memory.lowest_mv is None else memory.lowest_mv
     capacity = capacity_mah(settings, pack)
     volts = thresholds(settings, pack, frame)
-    flow_ma = max(FLOW_MA, int(capacity * FLOW_RATE))
+    flows_ma = flow_ma(capacity)
     lowest = memory.lowest
     heard = not frame.has(layout.NO_COMMUNICATION) and frame.lowest_mv >= LOWEST_CELL_MV
     if fresh and heard:  # cells that the BMS does not hear are not empty
-        lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flow_ma, now)
+        lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flows_ma, now)
     charge, discharge = caps(settings, pack, wishes)
     soon = 0.0
     if fresh and frame.highest_mv >= volts.balance_mv:
@@ -277,12 +297,12 @@ def _look(
         now=now,
         fresh=fresh,
         floor_mv=_floor_mv(pack, frame, volts),
-        float_mv=_float_mv(settings, pack, frame, volts),
+        float_mv=float_mv(settings, pack, frame, volts),
         capacity_mah=capacity,
         highest_mv=max(frame.highest_mv, min(highest_before, frame.highest_mv + NOISE_MV)),
         lowest_mv=min(frame.lowest_mv, max(lowest_before, frame.lowest_mv - NOISE_MV)),
         interval_s=pack.interval_s,
-        flow_ma=flow_ma,
+        flow_ma=flows_ma,
         lowest=lowest,
         charge=charge,
         discharge=discharge,
@@ -292,11 +312,16 @@ def _look(
     )
 
 
+def near_empty(frame: Frame, volts: Thresholds) -> bool:
+    """Whether the lowest cell is so near Vmin or Vlow that a silence is not ridden through."""
+    return frame.lowest_mv <= (volts.vlow_mv or volts.vmin_mv) + EMPTY_MARGIN_MV
+
+
 def _silence(view: Now, age_s: float) -> tuple[bool, bool]:
     """Whether the link counts as lost, and whether the ride-through is over too."""
-    near = (view.volts.vlow_mv or view.volts.vmin_mv) + EMPTY_MARGIN_MV
     settings = view.settings
-    ride_through_s = settings.hold_s if view.frame.lowest_mv <= near else settings.ride_through_s
+    near = near_empty(view.frame, view.volts)
+    ride_through_s = settings.hold_s if near else settings.ride_through_s
     return age_s >= settings.hold_s, age_s >= max(ride_through_s, settings.hold_s)
 
 
@@ -311,12 +336,13 @@ def _denial(pack: PackState, bit: int, what: str, critical: str | None, lost: bo
 
 
 def _direct(
-    memory: Direction, rule: Cap, full_ma: int, denial: str | None, fresh: bool, dt_s: float
+    memory: Direction, rule: Cap, full_ma: int, denial: str | None, fresh: bool, dt_s: float, silent: bool
 ) -> tuple[Direction, Cap]:
     """One direction's limit: denied, waiting for frames that permit, ramping, or as the rules say."""
     if denial is not None:
         before = full_ma if memory.ceiling_ma is None else memory.ceiling_ma
-        return Direction(0, before), Cap(0, denial)
+        silent = silent and (memory.silent or memory.permits == PERMITS)  # not after another denial
+        return Direction(0, before, silent=silent), Cap(0, denial)
     permits = min(memory.permits + fresh, PERMITS)
     if permits < PERMITS:
         text = f"waits for {PERMITS} frames in a row that permit it ({permits} so far)"
@@ -326,7 +352,7 @@ def _direct(
         ceiling = rule.amount
     elif memory.permits < PERMITS:
         # Not over what it was before: a denial opens no short cut past the ramp.
-        ceiling = min(rule.amount // FIRST_STEP, ceiling)
+        ceiling = min(rule.amount if memory.silent else rule.amount // FIRST_STEP, ceiling)
     elif rule.amount <= ceiling:  # noise that comes back to the same low starts the wait again
         ceiling, risen_s = rule.amount, 0.0
     elif risen_s >= STEP_S:

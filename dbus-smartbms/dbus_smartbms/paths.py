@@ -1,5 +1,8 @@
 r"""The paths on the bus, one row each: type, text with unit, value, source.
 
+The battery's service has the rows that join what its packs have, or look at all of them; the service
+of a single pack has the rows that look at one.  Of a battery of one pack both say the same.
+
 A row gives None when there is nothing to give; that, and nothing else, is "no value" on the bus.
 Floats appear here for the first time.
 
@@ -9,7 +12,7 @@ logger, and dbus-serialbattery's conventions for single cells and reasons.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +20,9 @@ from smartbms_protocol import CELSIUS, Frame, layout
 
 from . import __version__, alarms, mirror, ratings
 from .bank import Bank
+from .limits import Limits
+from .pack import Pack
+from .rules import Cap
 
 Value = float | int | str | None
 PRODUCT_ID = 0xB050
@@ -35,6 +41,8 @@ class Identity:
     serial: str | None = None
     instance: int = 123
     custom_name: str = ""
+    shown: int = 1
+    """The battery whose cells gui-v2 shows."""
     problems: tuple[str, ...] = ()
     """What was wrong with the configuration."""
     in_use: bool | None = None
@@ -43,63 +51,130 @@ class Identity:
 
 
 class View:
-    """What the rows look at: the bank at a moment."""
+    """What the rows look at of one pack at a moment."""
 
     __slots__ = (
-        "bank",
-        "caps",
         "celsius",
         "frame",
         "identity",
         "known",
         "limits",
+        "merged",
         "now",
         "pack",
+        "readings",
         "stale_before",
     )
 
-    def __init__(self, bank: Bank, identity: Identity, now: float) -> None:
-        self.bank, self.identity, self.now = bank, identity, now
-        self.pack, self.limits, self.caps = bank.pack, bank.limits, bank.caps
-        self.known: Frame | None = bank.pack.frame
+    def __init__(self, pack: Pack, identity: Identity, now: float, *, merged: bool = False) -> None:
+        """``merged``: it is one of several, and what is raised for it is raised by them all."""
+        self.pack, self.identity, self.now, self.merged = pack, identity, now, merged
+        self.readings, self.limits = pack.readings, pack.limits
+        self.known: Frame | None = pack.readings.frame if pack.limits else None
         """The last frame, however old: for what does not change when the cable is pulled."""
-        self.frame: Frame | None = None if bank.lost else self.known
+        self.frame: Frame | None = None if pack.lost else self.known
         """The last frame, None once the link is lost: for everything measured."""
-        self.celsius = CELSIUS[bank.settings.temperature]
-        self.stale_before = now - max(3 * bank.pack.round_s, bank.settings.hold_s)
+        self.celsius = CELSIUS[pack.settings.temperature]
+        self.stale_before = now - max(3 * pack.readings.round_s, pack.settings.hold_s)
         """Readings of single cells from before this are no longer shown."""
+
+    @property
+    def lost(self) -> bool:
+        """No frames for ``hold_s``."""
+        return self.pack.lost
 
     def pair(self, name: str) -> int | None:
         """A rotating value that is at most 3 rounds old."""
-        return None if self.frame is None else self.pack.pair(name, self.now)
+        return None if self.frame is None else self.readings.pair(name, self.now)
 
     def nominal_mv(self) -> int:
         """Nominal pack voltage; 0 before the first frame."""
-        capacity = ratings.capacity_mah(self.bank.settings, self.pack)
+        capacity = self.pack.capacity_mah
         return self.known.capacity_wh * 1_000_000 // capacity if self.known and capacity else 0
 
 
+class Whole:
+    """What the rows look at of all packs together."""
+
+    def __init__(self, bank: Bank, identity: Identity, views: Mapping[str, View]) -> None:
+        """``views`` of the packs that have sent a frame, by their cables."""
+        self.bank, self.identity = bank, identity
+        self.limits: Limits | None = bank.limits
+        self.caps: tuple[Cap, Cap] = bank.caps
+        self.all = tuple(views.values())
+        self.members = tuple(views[pack.cable] for pack in bank.members if pack.cable in views)
+        """The packs that are merged."""
+        self.heard = tuple(view for view in self.members if view.frame is not None)
+        self.several = len(self.all) > 1
+
+    @property
+    def lost(self) -> bool:
+        """No pack is heard, though there are some."""
+        return bool(self.members) and not self.heard
+
+
+Join = Callable[[Sequence[Any]], Value]
+
+
 class Row(NamedTuple):
-    """A path.  ``type`` is d, i or s; ``text`` a format, or a function of the value."""
+    """A path.  ``type`` is d, i or s; ``text`` a format, or a function of the value.
+
+    ``{b}`` in the path stands for the pack's number: from 1 on the battery's service, 1 on its own.
+    """
 
     path: str
     type: str
     text: str | Callable[[Any], str]
-    value: Callable[[View], Value]
+    value: Callable[[View], Value] | None
+    """Of one pack; None: the path is not on a pack's service."""
     source: str
     needs: str = "frame"
     """When the value is None: "frame" before the first frame and once the link is lost, "known" only
     before the first frame, "" never for want of frames, "once" never, and it stays what it is."""
+    join: Join | None = None
+    """Makes one value of those of several packs."""
+    whole: Callable[[Whole], Value] | None = None
+    """Of all packs; with neither, the path is only on a pack's service."""
 
 
 class CellRow(NamedTuple):
-    """A path for each cell, ``{c}`` in it standing for the cell's number."""
+    """A path for each cell, ``{c}`` in it standing for the cell's number.
+
+    Those without ``{b}`` are on a pack's service, and on that of a battery of one pack.
+    """
 
     path: str
     type: str
     text: str
     value: Callable[[View, int], Value]
     source: str
+
+
+def total(values: Sequence[Any]) -> Value:
+    """The sum; None where one is not known."""
+    known = [value for value in values if value is not None]
+    return None if len(known) < len(values) else round(sum(known), 6)
+
+
+def mean(values: Sequence[Any]) -> Value:
+    """The mean of what is known."""
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 3) if known else None
+
+
+def lowest(values: Sequence[Any]) -> Value:
+    """The least of what is known."""
+    return min((value for value in values if value is not None), default=None)
+
+
+def highest(values: Sequence[Any]) -> Value:
+    """The most of what is known."""
+    return max((value for value in values if value is not None), default=None)
+
+
+def each(values: Sequence[Any]) -> Value:
+    """What is known, each once."""
+    return ", ".join(dict.fromkeys(value for value in values if value)) or None
 
 
 def _frame(name: str, divisor: int = 1) -> Callable[[View], Value]:
@@ -128,7 +203,7 @@ def _pair(name: str, divisor: int = 1) -> Callable[[View], Value]:
 
 def _relay(name: str) -> Callable[[View], Value]:
     def value(view: View) -> Value:
-        closed: bool | None = getattr(view.bank.relays, name).closed
+        closed: bool | None = getattr(view.pack.relays, name).closed
         return None if closed is None else int(closed)
 
     return value
@@ -144,22 +219,22 @@ def _bit(bit: int) -> Callable[[View], Value]:
     return value
 
 
-def _reason(name: str) -> Callable[[View], Value]:
-    return lambda view: str(getattr(view.limits, name))
+def _reason(name: str) -> Callable[[Whole], Value]:
+    return lambda whole: str(getattr(whole.limits, name))
 
 
-def _amps(name: str) -> Callable[[View], Value]:
+def _amps(name: str) -> Callable[[Whole], Value]:
     """A current limit to 0.1 A, rounded down."""
 
-    def value(view: View) -> Value:
-        milliamps: int = getattr(view.limits, name)
+    def value(whole: Whole) -> Value:
+        milliamps: int = getattr(whole.limits, name)
         return milliamps // 100 / 10
 
     return value
 
 
-def _cvl(view: View) -> Value:
-    return view.limits.cvl_mv / 1000 if view.limits else None
+def _cvl(whole: Whole) -> Value:
+    return whole.limits.cvl_mv / 1000 if whole.limits else None
 
 
 def _extreme(name: str, cell: str) -> Callable[[View], Value]:
@@ -175,6 +250,35 @@ def _celsius(name: str, cell: str) -> Callable[[View], Value]:
 def _cell_id(name: str) -> Callable[[View], Value]:
     """A cell's number as text; the BMS names cell 0 when it hears none."""
     return lambda view: str(getattr(view.frame, name)) if getattr(view.frame, name) else None
+
+
+def _extreme_view(whole: Whole, name: str, cell: str, sign: int) -> View | None:
+    """The pack with the lowest (sign 1) or highest (-1) of its cells."""
+    views = [view for view in whole.heard if getattr(view.frame, cell)]
+    return min(views, key=lambda view: sign * getattr(view.frame, name), default=None)
+
+
+def _of_extreme(name: str, cell: str, sign: int, value: Callable[[View], Value]) -> Callable[[Whole], Value]:
+    """What the pack with the extreme says of it."""
+
+    def of_whole(whole: Whole) -> Value:
+        view = _extreme_view(whole, name, cell, sign)
+        return None if view is None else value(view)
+
+    return of_whole
+
+
+def _extreme_id(name: str, cell: str, sign: int) -> Callable[[Whole], Value]:
+    """Its cell; of several packs, which of them."""
+
+    def value(whole: Whole) -> Value:
+        view = _extreme_view(whole, name, cell, sign)
+        if view is None:
+            return None
+        number = _cell_id(cell)(view)
+        return f"{view.pack.label}: {number}" if whole.several else number
+
+    return value
 
 
 def _power(view: View) -> Value:
@@ -202,6 +306,33 @@ def _time_to_go(view: View) -> Value:
     return min(int(frame.stored_wh / watts * 60) * 60, LONGEST_TIME_TO_GO_S)
 
 
+def _whole_time_to_go(whole: Whole) -> Value:
+    if len(whole.heard) == 1:
+        return _time_to_go(whole.heard[0])
+    frames = [need(view.frame) for view in whole.heard]
+    if any(frame.current_ma is None for frame in frames):
+        return None
+    watts = -sum(frame.voltage_mv * (frame.current_ma or 0) for frame in frames) / 1e6
+    if watts <= 0:
+        return None
+    return min(int(sum(frame.stored_wh for frame in frames) / watts * 60) * 60, LONGEST_TIME_TO_GO_S)
+
+
+def _soc(view: View) -> Value:
+    return round(mirror.soc(view.readings) or 0.0, 1)
+
+
+def _whole_soc(whole: Whole) -> Value:
+    """Stored energy by capacity; 99 until every pack is full."""
+    frames = [need(view.frame) for view in whole.heard]
+    capacity_wh = sum(frame.capacity_wh for frame in frames)
+    if len(frames) == 1 or not capacity_wh:
+        return lowest([_soc(view) for view in whole.heard])
+    soc = min(100 * sum(frame.stored_wh for frame in frames) / capacity_wh, 100.0)
+    full = all(frame.soc_percent == 100 for frame in frames)
+    return 100.0 if full else min(round(soc, 1), 99.0)
+
+
 def _amp_hours(wh: Callable[[Frame], int]) -> Callable[[View], Value]:
     """Energy as charge at the nominal voltage; None where capacity or voltage is not set."""
 
@@ -213,7 +344,7 @@ def _amp_hours(wh: Callable[[Frame], int]) -> Callable[[View], Value]:
 
 
 def _firmware(view: View) -> Value:
-    first, patch = view.pack.pair("firmware_major_minor"), view.pack.pair("firmware_patch")
+    first, patch = view.readings.pair("firmware_major_minor"), view.readings.pair("firmware_patch")
     return None if first is None or patch is None else f"{first >> 4}.{first & 15}.{patch}"
 
 
@@ -246,7 +377,7 @@ def _status(view: View) -> Value:
 def _sum(view: View) -> Value:
     """The cells' newest readings; None until every cell was seen, and when one is no longer."""
     total = 0
-    for reading in view.pack.cell_mv:
+    for reading in view.readings.cell_mv:
         if reading is None or reading.value is None or reading.at < view.stale_before:
             return None
         total += reading.value
@@ -254,23 +385,73 @@ def _sum(view: View) -> Value:
 
 
 def _information(view: View) -> Value:
-    """The one thing to know about the connection, in words."""
-    if view.bank.lost:
+    """The one thing to know about a pack, in words."""
+    if view.pack.lost:
         return "No data from the BMS: check the cable"
-    if view.identity.problems:
-        return "Configuration error: " + view.identity.problems[0]
     if view.limits and view.limits.wrong:
         return "Settings of the BMS: " + view.limits.wrong
-    if view.identity.in_use is False:
-        return view.identity.in_use_text
     if view.frame and view.frame.has(layout.SOC_NOT_CALIBRATED):
         return "SoC not calibrated: charge fully once"
     return ""
 
 
+def _whole_information(whole: Whole) -> Value:
+    """The same of the battery."""
+    quiet = [view.pack.label for view in whole.members if view.pack.lost]
+    if len(quiet) < len(whole.members) or len(quiet) > 1:
+        quiet = [f"No data from {', '.join(quiet)}: check the cable"] if quiet else []
+    elif quiet:
+        quiet = ["No data from the BMS: check the cable"]
+    odd = [view for view in whole.all if whole.bank.odd(view.pack)]
+    odd_texts = [
+        f"{view.pack.label} is left out: it has {need(view.known).cells} cells, the others "
+        f"{need(whole.members[0].known).cells}"
+        for view in odd
+        if whole.members
+    ]
+    identity = whole.identity
+    told = [
+        *quiet,
+        *odd_texts,
+        *("Configuration error: " + problem for problem in identity.problems[:1]),
+        *("Settings of the BMS: " + limits.wrong for limits in [whole.limits] if limits and limits.wrong),
+        *(identity.in_use_text for _ in (0,) if identity.in_use is False and identity.in_use_text),
+        *(
+            (f"{view.pack.label}: " if whole.several else "") + "SoC not calibrated: charge fully once"
+            for view in whole.heard
+            if need(view.frame).has(layout.SOC_NOT_CALIBRATED)
+        ),
+    ]
+    return told[0] if told else ""
+
+
+def _diff(view: View) -> Value:
+    frame = need(view.frame)
+    return (frame.highest_mv - frame.lowest_mv) / 1000
+
+
+def _whole_diff(whole: Whole) -> Value:
+    frames = [need(view.frame) for view in whole.heard]
+    lowest_mv = min(frame.lowest_mv for frame in frames)
+    return (max(frame.highest_mv for frame in frames) - lowest_mv) / 1000
+
+
+def _longest(values: Sequence[Any]) -> Value:
+    """Since all were full: None while one was not seen so."""
+    known = [value for value in values if value is not None]
+    return max(known) if known and len(known) == len(values) else None
+
+
+def _disagreement(whole: Whole) -> Value:
+    texts = [
+        (view.pack.label, view.pack.agreement.text) for view in whole.members if view.pack.agreement.text
+    ]
+    return "; ".join(f"{label}: {text}" if whole.several else str(text) for label, text in texts)
+
+
 def _history_mv(name: str) -> Callable[[View], Value]:
     def value(view: View) -> Value:
-        millivolts = getattr(view.bank.history, name)
+        millivolts = getattr(view.pack.history, name)
         return None if millivolts is None else millivolts / 1000
 
     return value
@@ -278,32 +459,45 @@ def _history_mv(name: str) -> Callable[[View], Value]:
 
 def _history_celsius(name: str) -> Callable[[View], Value]:
     def value(view: View) -> Value:
-        raw = getattr(view.bank.history, name)
+        raw = getattr(view.pack.history, name)
         return None if raw is None else view.celsius(raw)
 
     return value
 
 
 def _drawn(view: View) -> Value:
-    return -round(view.bank.history.drawn_mas / 3.6e6, 1) or 0.0
+    return -round(view.pack.history.drawn_mas / 3.6e6, 1) or 0.0
 
 
 def _deepest(view: View) -> Value:
-    missing, nominal = view.bank.history.deepest_wh, view.nominal_mv()
+    missing, nominal = view.pack.history.deepest_wh, view.nominal_mv()
     return None if missing is None or not nominal else -round(1000 * missing / nominal, 1) or 0.0
 
 
 def _since_full(view: View) -> Value:
-    full_at = view.bank.history.full_at
+    full_at = view.pack.history.full_at
     return None if full_at is None else int(view.now - full_at) // 60 * 60
 
 
 def _alarm(path: str) -> Callable[[View], Value]:
-    return lambda view: view.bank.alarms.levels[path]
+    """Not of a pack that is merged: the battery raises it, and a fact is raised once."""
+    return lambda view: None if view.merged else view.pack.alarms.levels[path]
+
+
+def _whole_alarm(path: str) -> Callable[[Whole], Value]:
+    """The highest of the merged packs; a pack with other cells than the rest is a failure, too."""
+
+    def value(whole: Whole) -> Value:
+        levels = [view.pack.alarms.levels[path] for view in whole.members]
+        if path == "InternalFailure" and any(whole.bank.odd(view.pack) for view in whole.all):
+            levels.append(2)
+        return max(levels, default=0)
+
+    return value
 
 
 def _count(path: str) -> Callable[[View], Value]:
-    return lambda view: view.bank.alarms.raised[path]
+    return lambda view: view.pack.alarms.raised[path]
 
 
 def _span(seconds: int) -> str:
@@ -320,29 +514,34 @@ def need(frame: Frame | None) -> Frame:
 def _low_voltage(view: View) -> Value:
     """The inverter/charger is told this: where Vmin is no cell's voltage, what the manual advises."""
     frame = need(view.known)
-    return frame.cells * ratings.thresholds(view.bank.settings, view.pack, frame).vmin_mv / 1000
+    return frame.cells * ratings.thresholds(view.pack.settings, view.readings, frame).vmin_mv / 1000
 
 
-def _charge_mode(view: View) -> Value:
-    if view.limits is None:
+def _charge_mode(whole: Whole) -> Value:
+    if whole.limits is None:
         return None
-    wanted = "" if view.bank.stage.asked_s is None else ", charging to full"
-    return _MODES[view.limits.state] + wanted
+    wanted = ", charging to full" if whole.bank.charges_to_full else ""
+    return _MODES[whole.limits.state] + wanted
 
 
-def _cap(direction: int) -> Callable[[View], Value]:
+def _cap(direction: int) -> Callable[[Whole], Value]:
     """What may be wished for at most, A."""
-    return lambda view: view.caps[direction].amount // 100 / 10
+    return lambda whole: whole.caps[direction].amount // 100 / 10
 
 
-def _wish(direction: int) -> Callable[[View], Value]:
+def _wish(direction: int) -> Callable[[Whole], Value]:
     """What is wished for, A; without a wish, what is configured."""
 
-    def value(view: View) -> Value:
-        most, wish = view.caps[direction].amount // 100 / 10, view.bank.wishes[direction]
+    def value(whole: Whole) -> Value:
+        most, wish = whole.caps[direction].amount // 100 / 10, whole.bank.wishes[direction]
         return most if wish is None else min(wish, most)
 
     return value
+
+
+def _blocking(name: str) -> Callable[[Whole], Value]:
+    """How many packs do not allow it; those that are lost among them."""
+    return lambda whole: sum(not getattr(view.limits, name) for view in whole.members)
 
 
 _OUTPUTS = "/SwitchableOutput"
@@ -359,7 +558,7 @@ def _control(path: str, name: str, kind: int) -> Iterator[Row]:
 
     def fixed(key: str, value: int | str) -> Row:
         kind = "s" if isinstance(value, str) else "i"
-        return Row(f"{place}/{key}", kind, "{}", lambda _: value, _CARD, "once")
+        return Row(f"{place}/{key}", kind, "{}", None, _CARD, "once", whole=lambda _: value)
 
     yield fixed("Name", name)
     yield from (
@@ -375,15 +574,15 @@ def _current(path: str, name: str, direction: int, limit: str) -> Iterator[Row]:
     """The control of a current."""
     place = path.rpartition("/")[0]
     source = f"highest {limit}; writeable, never over what is configured"
-    yield Row(path, "d", "{:.1f} A", _wish(direction), source, "known")
-    yield Row(f"{place}/Status", "i", "{}", lambda _: 9, "9: on", "once")
+    yield Row(path, "d", "{:.1f} A", None, source, "known", whole=_wish(direction))
+    yield Row(f"{place}/Status", "i", "{}", None, "9: on", "once", whole=lambda _: 9)
     yield from _control(path, name, _NUMERIC)
-    yield Row(f"{place}/Settings/DimmingMin", "d", "{:.1f} A", lambda _: 0.0, _CARD, "once")
+    yield Row(f"{place}/Settings/DimmingMin", "d", "{:.1f} A", None, _CARD, "once", whole=lambda _: 0.0)
     source = f"highest {limit} that is configured, else by rate x capacity"
-    yield Row(f"{place}/Settings/DimmingMax", "d", "{:.1f} A", _cap(direction), source, "known")
-    yield Row(f"{place}/Settings/StepSize", "d", "{:.1f} A", lambda _: 1.0, _CARD, "once")
-    yield Row(f"{place}/Settings/Decimals", "i", "{}", lambda _: 0, _CARD, "once")
-    yield Row(f"{place}/Settings/Unit", "s", "{}", lambda _: "A", _CARD, "once")
+    yield Row(f"{place}/Settings/DimmingMax", "d", "{:.1f} A", None, source, "known", whole=_cap(direction))
+    yield Row(f"{place}/Settings/StepSize", "d", "{:.1f} A", None, _CARD, "once", whole=lambda _: 1.0)
+    yield Row(f"{place}/Settings/Decimals", "i", "{}", None, _CARD, "once", whole=lambda _: 0)
+    yield Row(f"{place}/Settings/Unit", "s", "{}", None, _CARD, "once", whole=lambda _: "A")
 
 
 _CARD = "how gui-v2 and VRM show the control"
@@ -392,177 +591,233 @@ _LEVELS = ("Ok", "Warning", "Alarm")
 _MODES = {"bulk": "Bulk", "absorption": "Absorption", "float": "Float"}
 _YES = ("No", "Yes")
 
+_LOW_V, _HIGH_V = ("lowest_mv", "lowest_cell"), ("highest_mv", "highest_cell")
+_COLD, _HOT = ("coldest_raw", "coldest_cell"), ("hottest_raw", "hottest_cell")
+
+
+def _fixed(path: str, kind: str, value: int | str, source: str = "driver", text: str = "{}") -> Row:
+    """A row that is the same on every service, for ever."""
+    return Row(path, kind, text, lambda _: value, source, "once", whole=lambda _: value)
+
+
+def _cell_extreme(
+    path: str, text: str, of_pack: Callable[[View], Value], names: tuple[str, str], sign: int, source: str
+) -> Row:
+    return Row(path, "d", text, of_pack, source, whole=_of_extreme(*names, sign, of_pack))
+
+
+def _extreme_cell(path: str, names: tuple[str, str], sign: int, source: str) -> Row:
+    return Row(path, "s", "{}", _cell_id(names[1]), source, whole=_extreme_id(*names, sign))
+
+
 ROWS: tuple[Row, ...] = (
-    Row("/Mgmt/ProcessName", "s", "{}", lambda _: "dbus-smartbms", "driver", "once"),
-    Row("/Mgmt/ProcessVersion", "s", "{}", lambda _: __version__, "driver", "once"),
-    Row("/Mgmt/Connection", "s", "{}", lambda v: v.identity.connection, "the cable's device", ""),
-    Row("/DeviceInstance", "i", "{}", lambda v: v.identity.instance, "driver", ""),
-    Row("/ProductId", "i", "0x{:X}", lambda _: PRODUCT_ID, "registered at Victron", "once"),
-    Row("/ProductName", "s", "{}", lambda _: PRODUCT_NAME, "driver", "once"),
-    Row("/CustomName", "s", "{}", lambda v: v.identity.custom_name, "the user; writeable", ""),
-    Row("/FirmwareVersion", "s", "v{}", _firmware, "keys 6, 7", "known"),
-    Row("/Serial", "s", "{}", lambda v: v.identity.serial, "USB serial number of the cable", ""),
-    Row("/Connected", "i", "{}", lambda _: 1, "1 while the service is on the bus", "once"),
-    Row("/ConnectionInformation", "s", "{}", _information, "what to know first, in words", ""),
-    Row("/State", "i", "{}", lambda v: ERROR if v.bank.lost else RUNNING, "9 running, 10 link lost", ""),
-    Row("/Dc/0/Voltage", "d", "{:.2f} V", _frame("voltage_mv", 1000), "bytes 1-3"),
-    Row("/Dc/0/Current", "d", "{:.1f} A", _frame("current_ma", 1000), "bytes 10-12; positive charges"),
-    Row("/Dc/0/Power", "d", "{:.0f} W", _power, "bytes 1-3 x bytes 10-12"),
-    Row("/Dc/0/Temperature", "d", "{:.1f} °C", _temperature, "bytes 19-24, midway"),
-    Row("/Soc", "d", "{:.1f} %", lambda v: round(mirror.soc(v.pack) or 0.0, 1),
-        "bytes 35-37 / 50-51, byte 41"),
-    Row("/Soh", "d", "{:.0f} %", _pair("soh_percent"), "key 0"),
-    Row("/TimeToGo", "i", _span, _time_to_go, "bytes 35-37 / power"),
+    _fixed("/Mgmt/ProcessName", "s", "dbus-smartbms"),
+    _fixed("/Mgmt/ProcessVersion", "s", __version__),
+    Row("/Mgmt/Connection", "s", "{}", lambda v: v.identity.connection, "the cable's device", "",
+        whole=lambda w: each([view.identity.connection for view in w.all]) or w.identity.connection),
+    Row("/DeviceInstance", "i", "{}", lambda v: v.identity.instance, "driver", "",
+        whole=lambda w: w.identity.instance),
+    _fixed("/ProductId", "i", PRODUCT_ID, "registered at Victron", "0x{:X}"),
+    _fixed("/ProductName", "s", PRODUCT_NAME),
+    Row("/CustomName", "s", "{}", lambda v: v.identity.custom_name, "the user; writeable", "",
+        whole=lambda w: w.identity.custom_name),
+    Row("/FirmwareVersion", "s", "v{}", _firmware, "keys 6, 7", "known", join=each),
+    Row("/Serial", "s", "{}", lambda v: v.identity.serial, "USB serial number of the cable", "",
+        whole=lambda w: w.all[0].identity.serial if len(w.all) == 1 else None),
+    _fixed("/Connected", "i", 1, "1 while the service is on the bus"),
+    Row("/ConnectionInformation", "s", "{}", _information, "what to know first, in words", "",
+        whole=_whole_information),
+    Row("/State", "i", "{}", lambda v: ERROR if v.lost else RUNNING, "9 running, 10 link lost", "",
+        whole=lambda w: ERROR if w.lost else RUNNING),
+    Row("/Dc/0/Voltage", "d", "{:.2f} V", _frame("voltage_mv", 1000), "bytes 1-3", join=mean),
+    Row("/Dc/0/Current", "d", "{:.1f} A", _frame("current_ma", 1000), "bytes 10-12; positive charges",
+        join=total),
+    Row("/Dc/0/Power", "d", "{:.0f} W", _power, "bytes 1-3 x bytes 10-12", join=total),
+    Row("/Dc/0/Temperature", "d", "{:.1f} °C", _temperature, "bytes 19-24, midway", join=mean),
+    Row("/Soc", "d", "{:.1f} %", _soc, "bytes 35-37 / 50-51, byte 41", whole=_whole_soc),
+    Row("/Soh", "d", "{:.0f} %", _pair("soh_percent"), "key 0", join=lowest),
+    Row("/TimeToGo", "i", _span, _time_to_go, "bytes 35-37 / power", whole=_whole_time_to_go),
     Row("/ConsumedAmphours", "d", "{:.1f} Ah",
         lambda v: None if v.frame is None else _amp_hours(lambda f: min(0, f.stored_wh - f.capacity_wh))(v),
-        "bytes 35-37, 50-51 at the nominal voltage"),
+        "bytes 35-37, 50-51 at the nominal voltage", join=total),
     Row("/Capacity", "d", "{:.1f} Ah",
         lambda v: None if v.frame is None else _amp_hours(lambda f: f.stored_wh)(v),
-        "bytes 35-37 at the nominal voltage: what is left"),
+        "bytes 35-37 at the nominal voltage: what is left", join=total),
     Row("/InstalledCapacity", "d", "{:.1f} Ah", _amp_hours(lambda f: f.capacity_wh),
-        "bytes 50-51 at the nominal voltage", "known"),
-    Row("/Info/MaxChargeVoltage", "d", "{:.2f} V", _cvl, "CVL", "known"),
-    Row("/Info/MaxChargeCurrent", "d", "{:.1f} A", _amps("ccl_ma"), "CCL", "known"),
-    Row("/Info/MaxDischargeCurrent", "d", "{:.1f} A", _amps("dcl_ma"), "DCL", "known"),
-    Row("/Info/BatteryLowVoltage", "d", "{:.2f} V",
-        _low_voltage, "cells x Vmin", "known"),
-    Row("/Info/ChargeRequest", "i", lambda x: _YES[x], _charge_request, "1: a cell is at Vmin"),
-    Row("/Info/ChargeMode", "s", "{}", _charge_mode,
-        "Bulk, Absorption, Float; whether it charges to full", "known"),
-    Row("/Info/ChargeVoltageLimitation", "s", "{}", _reason("cvl_reason"), "why CVL is what it is", "known"),
-    Row("/Info/ChargeLimitation", "s", "{}", _reason("ccl_reason"), "why CCL is what it is", "known"),
-    Row("/Info/DischargeLimitation", "s", "{}", _reason("dcl_reason"), "why DCL is what it is", "known"),
-    Row("/Io/AllowToCharge", "i", lambda x: _YES[x],
-        lambda v: int(bool(v.limits and v.limits.allow_charge)), "status byte 1 bit 0 and the mirror",
-        "known"),
+        "bytes 50-51 at the nominal voltage", "known", join=total),
+    Row("/Info/MaxChargeVoltage", "d", "{:.2f} V", None, "CVL", "known", whole=_cvl),
+    Row("/Info/MaxChargeCurrent", "d", "{:.1f} A", None, "CCL", "known", whole=_amps("ccl_ma")),
+    Row("/Info/MaxDischargeCurrent", "d", "{:.1f} A", None, "DCL", "known", whole=_amps("dcl_ma")),
+    Row("/Info/BatteryLowVoltage", "d", "{:.2f} V", None, "cells x Vmin", "known",
+        whole=lambda w: highest([_low_voltage(view) for view in w.members])),
+    Row("/Info/ChargeRequest", "i", lambda x: _YES[x], None, "1: a cell is at Vmin",
+        whole=lambda w: highest([_charge_request(view) for view in w.heard])),
+    Row("/Info/ChargeMode", "s", "{}", None, "Bulk, Absorption, Float; whether it charges to full", "known",
+        whole=_charge_mode),
+    Row("/Info/ChargeVoltageLimitation", "s", "{}", None, "why CVL is what it is", "known",
+        whole=_reason("cvl_reason")),
+    Row("/Info/ChargeLimitation", "s", "{}", None, "why CCL is what it is", "known",
+        whole=_reason("ccl_reason")),
+    Row("/Info/DischargeLimitation", "s", "{}", None, "why DCL is what it is", "known",
+        whole=_reason("dcl_reason")),
+    Row("/Io/AllowToCharge", "i", lambda x: _YES[x], lambda v: int(bool(v.limits and v.limits.allow_charge)),
+        "status byte 1 bit 0 and the mirror", "known",
+        whole=lambda w: int(bool(w.limits and w.limits.allow_charge))),
     Row("/Io/AllowToDischarge", "i", lambda x: _YES[x],
         lambda v: int(bool(v.limits and v.limits.allow_discharge)), "status byte 1 bit 1, and the mirror",
-        "known"),
-    Row("/Io/ExternalRelay", "i", "{}", _bit(layout.CHARGE_RELAY_CLOSED), 'key 16 bit 4: relay "Charge"'),
-    Row("/Io/ProgrammableContact", "i", "{}", _bit(layout.LOAD_RELAY_CLOSED), 'key 16 bit 5: relay "Load"'),
-    Row("/System/NrOfBatteries", "i", "{}", lambda _: 1, "driver", "once"),
-    Row("/System/BatteriesParallel", "i", "{}", lambda _: 1, "driver", "once"),
-    Row("/System/BatteriesSeries", "i", "{}", lambda _: 1, "driver", "once"),
-    Row("/System/NrOfCellsPerBattery", "i", "{}", _known("cells", 1), "byte 26", "known"),
-    Row("/System/MinCellVoltage", "d", "{:.3f} V", _extreme("lowest_mv", "lowest_cell"), "bytes 13-14"),
-    Row("/System/MinVoltageCellId", "s", "{}", _cell_id("lowest_cell"), "byte 15"),
-    Row("/System/MaxCellVoltage", "d", "{:.3f} V", _extreme("highest_mv", "highest_cell"), "bytes 16-17"),
-    Row("/System/MaxVoltageCellId", "s", "{}", _cell_id("highest_cell"), "byte 18"),
-    Row("/System/MinCellTemperature", "d", "{:.1f} °C", _celsius("coldest_raw", "coldest_cell"), "byte 19"),
-    Row("/System/MinTemperatureCellId", "s", "{}", _cell_id("coldest_cell"), "byte 21"),
-    Row("/System/MaxCellTemperature", "d", "{:.1f} °C", _celsius("hottest_raw", "hottest_cell"), "byte 22"),
-    Row("/System/MaxTemperatureCellId", "s", "{}", _cell_id("hottest_cell"), "byte 24"),
-    Row("/System/NrOfModulesOnline", "i", "{}", lambda v: int(not v.bank.lost), "frames arrive", "known"),
-    Row("/System/NrOfModulesOffline", "i", "{}", lambda v: int(v.bank.lost), "link lost", "known"),
+        "known", whole=lambda w: int(bool(w.limits and w.limits.allow_discharge))),
+    Row("/Io/ExternalRelay", "i", "{}", _bit(layout.CHARGE_RELAY_CLOSED), 'key 16 bit 4: relay "Charge"',
+        join=lowest),
+    Row("/Io/ProgrammableContact", "i", "{}", _bit(layout.LOAD_RELAY_CLOSED), 'key 16 bit 5: relay "Load"',
+        join=lowest),
+    Row("/System/NrOfBatteries", "i", "{}", lambda _: 1, "packs", "", whole=lambda w: max(len(w.all), 1)),
+    Row("/System/BatteriesParallel", "i", "{}", lambda _: 1, "packs that are merged", "",
+        whole=lambda w: max(len(w.members), 1)),
+    _fixed("/System/BatteriesSeries", "i", 1),
+    Row("/System/NrOfCellsPerBattery", "i", "{}", _known("cells", 1), "byte 26", "known", join=highest),
+    _cell_extreme("/System/MinCellVoltage", "{:.3f} V", _extreme(*_LOW_V), _LOW_V, 1, "bytes 13-14"),
+    _extreme_cell("/System/MinVoltageCellId", _LOW_V, 1, "byte 15"),
+    _cell_extreme("/System/MaxCellVoltage", "{:.3f} V", _extreme(*_HIGH_V), _HIGH_V, -1, "bytes 16-17"),
+    _extreme_cell("/System/MaxVoltageCellId", _HIGH_V, -1, "byte 18"),
+    _cell_extreme("/System/MinCellTemperature", "{:.1f} °C", _celsius(*_COLD), _COLD, 1, "byte 19"),
+    _extreme_cell("/System/MinTemperatureCellId", _COLD, 1, "byte 21"),
+    _cell_extreme("/System/MaxCellTemperature", "{:.1f} °C", _celsius(*_HOT), _HOT, -1, "byte 22"),
+    _extreme_cell("/System/MaxTemperatureCellId", _HOT, -1, "byte 24"),
+    Row("/System/NrOfModulesOnline", "i", "{}", lambda v: int(not v.lost), "frames arrive", "known",
+        whole=lambda w: len(w.heard)),
+    Row("/System/NrOfModulesOffline", "i", "{}", lambda v: int(v.lost), "link lost", "known",
+        whole=lambda w: len(w.members) - len(w.heard)),
     Row("/System/NrOfModulesBlockingCharge", "i", "{}",
-        lambda v: int(not (v.limits and v.limits.allow_charge)), "as /Io/AllowToCharge", "known"),
+        lambda v: int(not (v.limits and v.limits.allow_charge)), "as /Io/AllowToCharge", "known",
+        whole=_blocking("allow_charge")),
     Row("/System/NrOfModulesBlockingDischarge", "i", "{}",
-        lambda v: int(not (v.limits and v.limits.allow_discharge)), "as /Io/AllowToDischarge", "known"),
-    Row("/Balancing", "i", lambda x: _YES[x], lambda v: int(_balancing(v)), "a cell is over Vbalance"),
+        lambda v: int(not (v.limits and v.limits.allow_discharge)), "as /Io/AllowToDischarge", "known",
+        whole=_blocking("allow_discharge")),
+    Row("/Balancing", "i", lambda x: _YES[x], lambda v: int(_balancing(v)), "a cell is over Vbalance",
+        join=highest),
     Row("/Balancer/Status", "i", lambda x: ("Unknown", "Balanced", "Balancing")[x],
-        lambda v: 2 if _balancing(v) else 1, "1 balanced, 2 balancing"),
-    Row("/Battery/Request/Id", "i", "{}", lambda _: 1, "the battery that gui-v2 shows; writeable", ""),
-    Row("/Battery/1/Serial", "s", "{}", lambda v: v.identity.serial, "as /Serial", ""),
-    Row("/Battery/1/Capacity", "d", "{:.1f} Ah", _amp_hours(lambda f: f.capacity_wh), "as /InstalledCapacity",
-        "known"),
-    Row("/Battery/1/FwVersion", "s", "v{}", _firmware, "as /FirmwareVersion", "known"),
-    Row("/Battery/1/Status", "i", "{}", _status, "status byte 1 in Victron's bits"),
-    Row("/Battery/1/Voltage", "d", "{:.2f} V", _frame("voltage_mv", 1000), "as /Dc/0/Voltage"),
-    Row("/Battery/1/Current", "d", "{:.1f} A", _frame("current_ma", 1000), "as /Dc/0/Current"),
-    Row("/Battery/1/Temperature", "d", "{:.1f} °C", _temperature, "as /Dc/0/Temperature"),
-    Row("/Voltages/Sum", "d", "{:.2f} V", _sum, "all cells' newest readings"),
-    Row("/Voltages/Diff", "d", "{:.3f} V",
-        lambda v: (need(v.frame).highest_mv - need(v.frame).lowest_mv) / 1000, "bytes 13-17"),
-    *(Row(f"/Alarms/{row.path}", "i", lambda x: _LEVELS[x], _alarm(row.path), row.source, "known")
+        lambda v: 2 if _balancing(v) else 1, "1 balanced, 2 balancing", join=highest),
+    Row("/Battery/Request/Id", "i", "{}", lambda v: v.identity.shown,
+        "the battery that gui-v2 shows; writeable", "", whole=lambda w: w.identity.shown),
+    Row("/Battery/{b}/Serial", "s", "{}", lambda v: v.identity.serial, "as /Serial", ""),
+    Row("/Battery/{b}/Capacity", "d", "{:.1f} Ah", _amp_hours(lambda f: f.capacity_wh),
+        "as /InstalledCapacity", "known"),
+    Row("/Battery/{b}/FwVersion", "s", "v{}", _firmware, "as /FirmwareVersion", "known"),
+    Row("/Battery/{b}/Status", "i", "{}", _status, "status byte 1 in Victron's bits"),
+    Row("/Battery/{b}/Voltage", "d", "{:.2f} V", _frame("voltage_mv", 1000), "as /Dc/0/Voltage"),
+    Row("/Battery/{b}/Current", "d", "{:.1f} A", _frame("current_ma", 1000), "as /Dc/0/Current"),
+    Row("/Battery/{b}/Temperature", "d", "{:.1f} °C", _temperature, "as /Dc/0/Temperature"),
+    Row("/Voltages/Sum", "d", "{:.2f} V", _sum, "all cells' newest readings", join=mean),
+    Row("/Voltages/Diff", "d", "{:.3f} V", _diff, "bytes 13-17", whole=_whole_diff),
+    *(Row(f"/Alarms/{row.path}", "i", lambda x: _LEVELS[x], _alarm(row.path), row.source, "known",
+          whole=_whole_alarm(row.path))
       for row in alarms.ROWS),
-    Row("/History/MinimumVoltage", "d", "{:.2f} V", _history_mv("lowest_pack_mv"), _SEEN, "known"),
-    Row("/History/MaximumVoltage", "d", "{:.2f} V", _history_mv("highest_pack_mv"), _SEEN,
-        "known"),
-    Row("/History/MinimumCellVoltage", "d", "{:.3f} V", _history_mv("lowest_cell_mv"), _SEEN,
-        "known"),
-    Row("/History/MaximumCellVoltage", "d", "{:.3f} V", _history_mv("highest_cell_mv"), _SEEN,
-        "known"),
-    Row("/History/MinimumTemperature", "d", "{:.1f} °C", _history_celsius("coldest_raw"), _SEEN,
-        "known"),
-    Row("/History/MaximumTemperature", "d", "{:.1f} °C", _history_celsius("hottest_raw"), _SEEN,
-        "known"),
-    Row("/History/TotalAhDrawn", "d", "{:.1f} Ah", _drawn,
-        "current x time, since cleared", "known"),
-    Row("/History/DeepestDischarge", "d", "{:.1f} Ah", _deepest, "missing to full, since cleared", "known"),
-    Row("/History/TimeSinceLastFullCharge", "i", _span, _since_full, "since byte 41 was 100", "known"),
-    Row("/History/ChargeCycles", "i", "{}", _pair("cycles"), "keys 8, 9"),
-    Row("/History/ChargedEnergy", "d", "{:.0f} kWh", _pair("charged_kwh"), "keys 10-12"),
-    Row("/History/DischargedEnergy", "d", "{:.0f} kWh", _pair("discharged_kwh"), "keys 13-15"),
-    Row("/History/LowVoltageAlarms", "i", "{}", _count("LowCellVoltage"), "times raised", "known"),
-    Row("/History/HighVoltageAlarms", "i", "{}", _count("HighCellVoltage"), "times raised", "known"),
-    Row("/History/CanBeCleared", "i", "{}", lambda _: 1, "driver", "once"),
-    Row("/History/Clear", "i", "{}", lambda _: 0, "write 1 to begin anew; writeable", ""),
-    Row("/Settings/HasTemperature", "i", "{}", lambda _: 1, "shows the temperatures of /History", "once"),
-    Row(CHARGE_TO_FULL, "i", lambda x: _YES[x], lambda v: int(v.bank.stage.asked_s is not None),
-        "1: no float and no SoC taper until it is full, or for a day; writeable", ""),
-    Row(f"{_OUTPUTS}/charge_to_full/Status", "i", "{}",
-        lambda v: 0 if v.bank.stage.asked_s is None else 9, "9: on, 0: off", ""),
+    Row("/History/MinimumVoltage", "d", "{:.2f} V", _history_mv("lowest_pack_mv"), _SEEN, "known",
+        join=lowest),
+    Row("/History/MaximumVoltage", "d", "{:.2f} V", _history_mv("highest_pack_mv"), _SEEN, "known",
+        join=highest),
+    Row("/History/MinimumCellVoltage", "d", "{:.3f} V", _history_mv("lowest_cell_mv"), _SEEN, "known",
+        join=lowest),
+    Row("/History/MaximumCellVoltage", "d", "{:.3f} V", _history_mv("highest_cell_mv"), _SEEN, "known",
+        join=highest),
+    Row("/History/MinimumTemperature", "d", "{:.1f} °C", _history_celsius("coldest_raw"), _SEEN, "known",
+        join=lowest),
+    Row("/History/MaximumTemperature", "d", "{:.1f} °C", _history_celsius("hottest_raw"), _SEEN, "known",
+        join=highest),
+    Row("/History/TotalAhDrawn", "d", "{:.1f} Ah", _drawn, "current x time, since cleared", "known",
+        join=total),
+    Row("/History/DeepestDischarge", "d", "{:.1f} Ah", _deepest,
+        "missing to full, since cleared; of several packs, each one's deepest together", "known", join=total),
+    Row("/History/TimeSinceLastFullCharge", "i", _span, _since_full, "since byte 41 was 100", "known",
+        join=_longest),
+    Row("/History/ChargeCycles", "i", "{}", _pair("cycles"), "keys 8, 9", join=highest),
+    Row("/History/ChargedEnergy", "d", "{:.0f} kWh", _pair("charged_kwh"), "keys 10-12", join=total),
+    Row("/History/DischargedEnergy", "d", "{:.0f} kWh", _pair("discharged_kwh"), "keys 13-15", join=total),
+    Row("/History/LowVoltageAlarms", "i", "{}", _count("LowCellVoltage"), "times raised", "known",
+        join=total),
+    Row("/History/HighVoltageAlarms", "i", "{}", _count("HighCellVoltage"), "times raised", "known",
+        join=total),
+    _fixed("/History/CanBeCleared", "i", 1),
+    Row("/History/Clear", "i", "{}", lambda _: 0, "write 1 to begin anew; writeable", "",
+        whole=lambda _: 0),
+    _fixed("/Settings/HasTemperature", "i", 1, "shows the temperatures of /History"),
+    Row(CHARGE_TO_FULL, "i", lambda x: _YES[x], None,
+        "1: no float and no SoC taper until it is full, or for a day; writeable", "",
+        whole=lambda w: int(w.bank.charges_to_full)),
+    Row(f"{_OUTPUTS}/charge_to_full/Status", "i", "{}", None, "9: on, 0: off", "",
+        whole=lambda w: 9 if w.bank.charges_to_full else 0),
     *_control(CHARGE_TO_FULL, "Charge to full now", _TOGGLE),
     *_current(MAX_CHARGE_CURRENT, "Max charge current", 0, "CCL"),
     *_current(MAX_DISCHARGE_CURRENT, "Max discharge current", 1, "DCL"),
-    Row("/SmartBms/Disagreement", "s", "{}", lambda v: v.bank.agreement.text or "",
-        "how the BMS and the mirror of its tables differ, after 10 s", "known"),
+    Row("/SmartBms/Disagreement", "s", "{}", lambda v: v.pack.agreement.text or "",
+        "how the BMS and the mirror of its tables differ, after 10 s", "known", whole=_disagreement),
     Row("/SmartBms/Mirror/Charge", "i", lambda x: _YES[x], _relay("charge"),
-        'relay "Charge" as the manual\'s table has it'),
+        'relay "Charge" as the manual\'s table has it', join=lowest),
     Row("/SmartBms/Mirror/Discharge", "i", lambda x: _YES[x], _relay("load"),
-        'relay "Load" as the manual\'s table has it'),
+        'relay "Load" as the manual\'s table has it', join=lowest),
     Row("/SmartBms/Mirror/Soc", "d", "{:.1f} %",
-        lambda v: None if v.bank.soc is None else round(v.bank.soc, 1),
-        "bytes 10-12 counted, synchronised by the manual's rule"),
-    Row("/SmartBms/Today/Collected", "d", "{:.2f} kWh", _frame("collected_today_wh", 1000), "bytes 32-34"),
-    Row("/SmartBms/Today/Consumed", "d", "{:.2f} kWh", _frame("consumed_today_wh", 1000), "bytes 38-40"),
-    Row("/SmartBms/Total/Collected", "d", "{:.0f} kWh", _frame("collected_kwh"), "bytes 42-44"),
-    Row("/SmartBms/Total/Consumed", "d", "{:.0f} kWh", _frame("consumed_kwh"), "bytes 45-47"),
-    Row("/SmartBms/ChargeSensor/Current", "d", "{:.1f} A", _frame("current1_ma", 1000), "bytes 4-6 (I1)"),
-    Row("/SmartBms/LoadSensor/Current", "d", "{:.1f} A", _frame("current2_ma", 1000), "bytes 7-9 (I2)"),
+        lambda v: None if v.pack.soc is None else round(v.pack.soc, 1),
+        "bytes 10-12 counted, synchronised by the manual's rule", join=mean),
+    Row("/SmartBms/Today/Collected", "d", "{:.2f} kWh", _frame("collected_today_wh", 1000), "bytes 32-34",
+        join=total),
+    Row("/SmartBms/Today/Consumed", "d", "{:.2f} kWh", _frame("consumed_today_wh", 1000), "bytes 38-40",
+        join=total),
+    Row("/SmartBms/Total/Collected", "d", "{:.0f} kWh", _frame("collected_kwh"), "bytes 42-44", join=total),
+    Row("/SmartBms/Total/Consumed", "d", "{:.0f} kWh", _frame("consumed_kwh"), "bytes 45-47", join=total),
+    Row("/SmartBms/ChargeSensor/Current", "d", "{:.1f} A", _frame("current1_ma", 1000), "bytes 4-6 (I1)",
+        join=total),
+    Row("/SmartBms/LoadSensor/Current", "d", "{:.1f} A", _frame("current2_ma", 1000), "bytes 7-9 (I2)",
+        join=total),
     Row("/SmartBms/SocCalibrated", "i", lambda x: _YES[x],
-        lambda v: int(not need(v.frame).has(layout.SOC_NOT_CALIBRATED)), "status byte 1 bit 7"),
-    Row("/SmartBms/ChargeEfficiency", "d", "{:.0f} %", _pair("charge_efficiency_percent"), "key 1"),
-    Row("/SmartBms/Cell/Vmin", "d", "{:.2f} V", _known("vmin_mv", 1000), "bytes 52-53", "known"),
-    Row("/SmartBms/Cell/Vmax", "d", "{:.2f} V", _known("vmax_mv", 1000), "bytes 54-55", "known"),
-    Row("/SmartBms/Cell/Vbalance", "d", "{:.2f} V", _known("vbalance_mv", 1000), "bytes 56-57", "known"),
-    Row("/SmartBms/Cell/Vlow", "d", "{:.2f} V", _pair("vlow_mv", 1000), "keys 2, 3"),
-    Row("/SmartBms/Cell/Vnom", "d", "{:.2f} V", _pair("vnom_mv", 1000), "keys 4, 5"),
-    Row("/SmartBms/Cell/Vfull", "d", "{:.2f} V", _pair("vfull_mv", 1000), "keys 17, 18"),
-    Row("/SmartBms/TemperatureConversion", "s", "{}", lambda v: v.bank.settings.temperature,
-        "[pack] temperature", ""),
-    Row("/SmartBms/DamagedPlaces", "i", "{}", lambda v: v.bank.stream.rejected,
-        "places on the wire that were no frame", ""),
-    Row("/SmartBms/LimitsInUse", "i", lambda x: _YES[x],
-        lambda v: None if v.identity.in_use is None else int(v.identity.in_use),
-        "whether the GX follows our limits", ""),
-    Row("/SmartBms/LimitsInUseText", "s", "{}", lambda v: v.identity.in_use_text, "and why not", ""),
-    Row("/SmartBms/Configuration/Errors", "i", "{}", lambda v: len(v.identity.problems), "configuration", ""),
-    Row("/SmartBms/Configuration/FirstError", "s", "{}",
-        lambda v: v.identity.problems[0] if v.identity.problems else "", "configuration", ""),
+        lambda v: int(not need(v.frame).has(layout.SOC_NOT_CALIBRATED)), "status byte 1 bit 7", join=lowest),
+    Row("/SmartBms/ChargeEfficiency", "d", "{:.0f} %", _pair("charge_efficiency_percent"), "key 1",
+        join=lowest),
+    Row("/SmartBms/Cell/Vmin", "d", "{:.2f} V", _known("vmin_mv", 1000), "bytes 52-53", "known",
+        join=highest),
+    Row("/SmartBms/Cell/Vmax", "d", "{:.2f} V", _known("vmax_mv", 1000), "bytes 54-55", "known",
+        join=lowest),
+    Row("/SmartBms/Cell/Vbalance", "d", "{:.2f} V", _known("vbalance_mv", 1000), "bytes 56-57", "known",
+        join=lowest),
+    Row("/SmartBms/Cell/Vlow", "d", "{:.2f} V", _pair("vlow_mv", 1000), "keys 2, 3", join=highest),
+    Row("/SmartBms/Cell/Vnom", "d", "{:.2f} V", _pair("vnom_mv", 1000), "keys 4, 5", join=lowest),
+    Row("/SmartBms/Cell/Vfull", "d", "{:.2f} V", _pair("vfull_mv", 1000), "keys 17, 18", join=lowest),
+    Row("/SmartBms/TemperatureConversion", "s", "{}", lambda v: v.pack.settings.temperature,
+        "[pack] temperature", "", whole=lambda w: w.bank.settings.temperature),
+    Row("/SmartBms/DamagedPlaces", "i", "{}", lambda v: v.pack.stream.rejected,
+        "places on the wire that were no frame", "",
+        whole=lambda w: sum(pack.stream.rejected for pack in w.bank.packs.values())),
+    Row("/SmartBms/LimitsInUse", "i", lambda x: _YES[x], None,
+        "whether the GX follows our limits", "",
+        whole=lambda w: None if w.identity.in_use is None else int(w.identity.in_use)),
+    Row("/SmartBms/LimitsInUseText", "s", "{}", None, "and why not", "",
+        whole=lambda w: w.identity.in_use_text),
+    Row("/SmartBms/Configuration/Errors", "i", "{}", None, "configuration", "",
+        whole=lambda w: len(w.identity.problems)),
+    Row("/SmartBms/Configuration/FirstError", "s", "{}", None, "configuration", "",
+        whole=lambda w: w.identity.problems[0] if w.identity.problems else ""),
 )  # fmt: skip
 
 
 def _cell_volts(view: View, cell: int) -> Value:
-    reading = view.pack.cell_mv[cell - 1]
+    reading = view.readings.cell_mv[cell - 1]
     return None if reading is None or reading.value is None else reading.value / 1000
 
 
 def cell_celsius(view: View, cell: int) -> Value:
-    reading = view.pack.cell_raw[cell - 1]
+    reading = view.readings.cell_raw[cell - 1]
     return None if reading is None or reading.value is None else view.celsius(reading.value)
 
 
 def _cell_balancing(view: View, cell: int) -> Value:
-    balancing = view.pack.balancing(cell)
+    balancing = view.readings.balancing(cell)
     return None if balancing is None else int(balancing)
 
 
 _VOLTS = ("d", "{:.3f} V", _cell_volts, "bytes 27-28, and 13-18 when it is an extreme")
 _DEGREES = ("d", "{:.1f} °C", cell_celsius, "bytes 29-30, and 19-24; never while it balances")
 CELL_ROWS: tuple[CellRow, ...] = (
-    CellRow("/Battery/1/Cell/{c}/Voltage", *_VOLTS),
-    CellRow("/Battery/1/Cell/{c}/Temperature", *_DEGREES),
+    CellRow("/Battery/{b}/Cell/{c}/Voltage", *_VOLTS),
+    CellRow("/Battery/{b}/Cell/{c}/Temperature", *_DEGREES),
     CellRow("/Voltages/Cell{c}", *_VOLTS),
     CellRow("/Temperatures/Cell{c}", *_DEGREES),
     CellRow("/Balances/Cell{c}", "i", "{}", _cell_balancing, "1: over Vbalance"),

@@ -87,7 +87,7 @@ def thresholds(settings: Settings, pack: PackState, frame: Frame) -> Thresholds:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def _read(
     vmin: int, vlow: int | None, balance: int, vmax: int, capacity_wh: int, margin: int, of_chemistry: str
 ) -> Thresholds:

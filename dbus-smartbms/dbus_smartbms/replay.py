@@ -21,9 +21,10 @@ from smartbms_protocol import FRAME_SIZE
 from . import tables
 from .bank import Bank
 from .configuration import Configuration
-from .items import Items
+from .items import BankItems
 from .link import IDLE_S, Link
-from .paths import Identity, View
+from .pack import Pack
+from .paths import Identity
 
 LONGEST_SILENCE_S = 200
 """Seconds of a gap between two lines that are walked through; nothing changes after that."""
@@ -31,34 +32,43 @@ _HEX = re.compile("(?:[0-9a-fA-F]{2})*")
 """Stricter than ``bytes.fromhex``, which skips white space."""
 LATEST_S = 1e12
 """Beyond this, seconds would no longer be told apart to a millisecond."""
+MOST_PACKS = 255
 
 
 class Replay:
     """The state behind the answers."""
 
     def __init__(self, configuration: Configuration, *, items: bool = False) -> None:
-        self._bank = Bank(configuration.settings)
+        self.bank = Bank(configuration)
         self._identity = Identity(connection="replay", problems=tuple(configuration.problems))
-        self._items = Items() if items else None
+        self._items = BankItems() if items else None
         self._t: float | None = None
-        self._before = self._bank.mirror_memory
+        self._heard: dict[str, float] = {}
+        """When the last line of each pack was."""
+        self._last = self._pack(0)
+        self._before = self._last.mirror_memory
         """Of the mirror, before the last frame."""
 
     def answer(self, line: str) -> dict[str, Any]:
         """The answer to one line; ``{"error": why}`` for a malformed one, which changes nothing."""
         try:
-            t, data = self._parse(line)
+            t, number, data = self._parse(line)
         except ValueError as error:
             return {"error": str(error)}
         before = t if self._t is None else self._t
         for second in range(1, math.ceil(min(t - before, LONGEST_SILENCE_S))):
-            self._bank.tick(before + second)
+            self.bank.tick(before + second)
         self._t = t
-        for frame in self._bank.feed(data, idle=t - before > IDLE_S):
-            self._before = self._bank.mirror_memory
-            self._bank.take(frame, t)
-        self._bank.tick(t)
-        return self._state(t)
+        pack = self._last = self._pack(number)
+        for frame in pack.feed(data, idle=t - self._heard.get(pack.cable, t) > IDLE_S):
+            self._before = pack.mirror_memory
+            self.bank.take(pack.cable, frame, t)
+        self._heard[pack.cable] = t
+        self.bank.tick(t)
+        return self._state(pack, t)
+
+    def _pack(self, number: int) -> Pack:
+        return self.bank.pack(f"bms {number}")
 
     def explain(self, lines: Iterable[str]) -> str:
         """Walk through all lines; the last frame run through the manuals' tables.
@@ -69,10 +79,10 @@ class Replay:
             answer = self.answer(line)
             if "error" in answer:
                 raise ValueError(f"line {number}: {answer['error']}")
-        pack = self._bank.pack
-        return tables.explain(self._bank.settings, self._before, pack, pack.at or 0.0)
+        pack = self._last
+        return tables.explain(pack.settings, self._before, pack.readings, pack.readings.at or 0.0)
 
-    def _parse(self, line: str) -> tuple[float, bytes]:
+    def _parse(self, line: str) -> tuple[float, int, bytes]:
         try:
             entry = json.loads(line, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
@@ -84,23 +94,23 @@ class Replay:
             raise ValueError('"t" has to be a number of seconds')
         if self._t is not None and t < self._t:
             raise ValueError(f'"t" goes back from {self._t:g} to {t:g}')
-        if entry.get("bms", 0) != 0 or isinstance(entry.get("bms"), bool):
-            raise ValueError('"bms": this version drives one pack, number 0')
+        number = entry.get("bms", 0)
+        if type(number) is not int or not 0 <= number < MOST_PACKS:
+            raise ValueError(f'"bms" has to be the number of a pack, 0 to {MOST_PACKS - 1}')
         if ("frame" in entry) == ("bytes" in entry):
             raise ValueError('expected either "frame" or "bytes"')
         if "frame" in entry:
             frame = entry["frame"]
             if frame is None:
-                return float(t), b""
+                return float(t), number, b""
             data = _from_hex("frame", frame)
             if len(data) != FRAME_SIZE:
                 raise ValueError(f'"frame" has to be {2 * FRAME_SIZE} hex digits or null')
-            return float(t), data
-        return float(t), _from_hex("bytes", entry["bytes"])
+            return float(t), number, data
+        return float(t), number, _from_hex("bytes", entry["bytes"])
 
-    def _state(self, t: float) -> dict[str, Any]:
-        bank = self._bank
-        limits, relays = bank.limits, bank.relays
+    def _state(self, pack: Pack, t: float) -> dict[str, Any]:
+        limits, relays = self.bank.limits, pack.relays
         state: dict[str, Any] = {
             "cvl": limits.cvl_mv / 1000 if limits else None,
             "ccl": limits.ccl_ma // 100 / 10 if limits else 0.0,
@@ -116,13 +126,13 @@ class Replay:
             "mirror": {
                 "charge": relays.charge.closed,
                 "discharge": relays.load.closed,
-                "soc": None if bank.lost or bank.soc is None else round(bank.soc, 2),
+                "soc": None if pack.lost or pack.soc is None else round(pack.soc, 2),
             },
-            "frames": bank.stream.frames,
-            "rejected": bank.stream.rejected,
+            "frames": pack.stream.frames,
+            "rejected": pack.stream.rejected,
         }
         if self._items is not None:
-            self._items.update(View(bank, self._identity, t))
+            self._items.update(self.bank, self._identity, {}, t)
             state["items"] = self._items.values()
         return state
 

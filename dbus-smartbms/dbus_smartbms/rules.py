@@ -101,7 +101,12 @@ def caps(settings: Settings, pack: PackState, wishes: Wishes = NO_WISHES) -> tup
     """The highest CCL and DCL there may be: as configured or by rate, or lower where that is wished."""
     if pack.frame is None:
         return Cap(0, "no frame yet"), Cap(0, "no frame yet")
-    capacity, careful = capacity_mah(settings, pack), settings.careful
+    return caps_of(settings, capacity_mah(settings, pack), wishes)
+
+
+def caps_of(settings: Settings, capacity: int, wishes: Wishes = NO_WISHES) -> tuple[Cap, Cap]:
+    """The same of a capacity in mAh."""
+    careful = settings.careful
     charge = _cap(capacity, settings.charge_rate, settings.max_charge_current, "charge_rate" in careful)
     discharge = _cap(
         capacity, settings.discharge_rate, settings.max_discharge_current, "discharge_rate" in careful
@@ -115,7 +120,7 @@ def _wished(cap: Cap, amps: float | None) -> Cap:
     return least((cap, Cap(round(amps * 1000), f"maximum set on the GX {amps:g} A")))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def _cap(capacity: int, rate: float, amps: float | None, careful: bool) -> Cap:
     """As configured: in A, else by rate, of a careful rate the lower.  It is the same for hours."""
     by_rate = Cap(int(capacity * rate), f"{rate:g} C of {capacity / 1000:.0f} Ah")

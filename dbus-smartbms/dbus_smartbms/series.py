@@ -10,14 +10,13 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 
-from smartbms_protocol import Frame
+from smartbms_protocol import Frame, PackState
 
 from . import mirror
 from .bank import Bank
 from .configuration import Configuration
 from .limits import Limits
 from .replay import Replay
-from .settings import Settings
 
 START_S = 10.0
 """A start that takes longer is drawn."""
@@ -102,42 +101,68 @@ class Columns:
 class _Watched(Bank):
     """A bank of which everything is written down."""
 
-    def __init__(self, settings: Settings, columns: Columns, kinds: Sequence[Kinds]) -> None:
-        super().__init__(settings)
+    def __init__(self, configuration: Configuration, columns: Columns, kinds: Sequence[Kinds]) -> None:
+        super().__init__(configuration)
         self._columns, self._kinds = columns, kinds
         self._noted: tuple[Limits | None, bool] = (None, False)
 
-    def take(self, frame: Frame, now: float) -> None:
+    def take(self, cable: str, frame: Frame, now: float) -> None:
         """One valid frame; not noted when it is held back."""
-        frames = self.pack.frames
-        super().take(frame, now)
-        if self.pack.frames != frames:
+        readings = self.pack(cable).readings
+        frames = readings.frames
+        super().take(cable, frame, now)
+        if readings.frames != frames:
             self._note(now, silent=False)
 
     def tick(self, now: float) -> None:
         """A second went by; noted when it changed anything."""
         super().tick(now)
-        silent = self.pack.age(now) > mirror.GAP_INTERVALS * self.pack.interval_s
+        silent = not self._heard(now)
         if (self.limits, silent) != self._noted:
             self._note(now, silent=silent)
 
+    def _heard(self, now: float) -> list[PackState]:
+        """What is known of the packs that frames come from."""
+        return [
+            pack.readings
+            for pack in self.members
+            if pack.readings.age(now) <= mirror.GAP_INTERVALS * pack.readings.interval_s
+        ]
+
     def _note(self, now: float, *, silent: bool) -> None:
-        frame, limits = self.pack.frame, self.limits
-        if frame is None or limits is None:
+        limits, packs = self.limits, [pack.readings for pack in self.members]
+        known = [(readings, readings.frame) for readings in packs if readings.frame is not None]
+        if not known or limits is None:
             return
         self._noted = limits, silent
-        self._columns.cells = frame.cells
-        readings = (frame.highest_mv, frame.lowest_mv, frame.current_ma)
-        settings = (frame.vmin_mv, self.pack.pair("vlow_mv"), frame.vbalance_mv, frame.vmax_mv)
+        cells = self._columns.cells = known[0][1].cells
+        heard = [readings.frame for readings in self._heard(now) if readings.frame is not None]
+        currents = [frame.current_ma for frame in heard]
+        readings = (
+            max((frame.highest_mv for frame in heard), default=None),
+            min((frame.lowest_mv for frame in heard), default=None),
+            sum(ma for ma in currents if ma is not None) if currents and None not in currents else None,
+        )
+        socs = (
+            _mean([mirror.soc(readings) for readings in self._heard(now)]),
+            _mean([pack.soc for pack in self.members if pack.readings in self._heard(now)]),
+        )
+        first, frame = known[0]
+        settings = (frame.vmin_mv, first.pair("vlow_mv"), frame.vbalance_mv, frame.vmax_mv)
         numbers = (
             *(math.nan if silent or number is None else number / 1000 for number in readings),
-            *(math.nan if silent or soc is None else soc for soc in (mirror.soc(self.pack), self.soc)),
-            limits.cvl_mv / frame.cells / 1000, limits.ccl_ma / 1000, limits.dcl_ma / 1000,
+            *(math.nan if silent or soc is None else soc for soc in socs),
+            limits.cvl_mv / cells / 1000, limits.ccl_ma / 1000, limits.dcl_ma / 1000,
             *(mv / 1000 if mv else math.nan for mv in settings),  # 0 mV is a setting that is off
         )  # fmt: skip
         reasons = (limits.cvl_reason, limits.ccl_reason, limits.dcl_reason)
         why = (kinds.kind(reason) for kinds, reason in zip(self._kinds, reasons, strict=True))
         self._columns.add(now, numbers, (*why, limits.state, _stopped(limits)))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _stopped(limits: Limits) -> str | None:
@@ -153,7 +178,7 @@ class _Walk(Replay):
 
     def __init__(self, configuration: Configuration, columns: Columns, kinds: Sequence[Kinds]) -> None:
         super().__init__(configuration)
-        self._bank = _Watched(configuration.settings, columns, kinds)
+        self.bank = _Watched(configuration, columns, kinds)
 
     @property
     def at(self) -> float:

@@ -158,7 +158,33 @@ OPTIONS = (
         1,
         365,
     ),
-    Option("link", "devices", "auto", "The cable: auto, a device path or a serial number"),
+    Option(
+        "bank",
+        "show_packs",
+        "auto",
+        "A service for each pack, to look at: with two packs or more (auto), always or never",
+        choices=("auto", "always", "never"),
+    ),
+    Option(
+        "bank",
+        "on_pack_lost",
+        "derate",
+        "When a pack is not heard: go on with less (derate), or as if none were heard (block)",
+        choices=("derate", "block"),
+    ),
+    Option(
+        "bank",
+        "relays",
+        "series",
+        "series: a BMS that denies stops all packs; own: each has a contactor that stops it alone",
+        choices=("series", "own"),
+    ),
+    Option(
+        "link",
+        "devices",
+        "auto",
+        "The cables: auto, or device paths and serial numbers, separated by commas",
+    ),
     Option("link", "hold_s", 10.0, "Silence after which the link counts as lost and CCL is 0", "s", 3, 30),
     Option("link", "ride_through_s", 60.0, "Silence after which DCL is 0 too, at least hold_s", "s", 3, 120),
     Option("log", "level", "info", "What is logged", choices=("debug", "info", "warning", "error")),
@@ -189,6 +215,9 @@ class Settings:
     charge_soc_taper: Points | None = None
     discharge_soc_taper: Points | None = None
     charge_to_full_days: float | None = None
+    show_packs: str = "auto"
+    on_pack_lost: str = "derate"
+    relays: str = "series"
     devices: str = "auto"
     hold_s: float = 10.0
     ride_through_s: float = 60.0

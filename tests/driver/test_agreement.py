@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 import rig
 from dbus_smartbms import limits, mirror
 from dbus_smartbms.agreement import Agreement
-from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import Driver
+from dbus_smartbms.pack import Pack
 from dbus_smartbms.settings import GENERATIONS, MODES, Settings
 from smartbms_protocol import PackState, encode
 from smartbms_protocol.layout import (
@@ -40,23 +40,23 @@ RESTARTS = {"charge_restart": 90.0, "discharge_restart": 10.0}
 
 
 class Watched:
-    """A bank and the seconds of its frames.  Only frames that are told so carry status byte 2."""
+    """A pack and the seconds of its frames.  Only frames that are told so carry status byte 2."""
 
     def __init__(self, **configured: Any) -> None:
-        self.bank = Bank(Settings(**configured))
+        self.pack = Pack(Settings(**configured))
         self.now = 0.0
 
     @property
     def text(self) -> str | None:
         """Without the conditions by which a relay is on: a test of their own has them."""
-        text = self.bank.agreement.text
+        text = self.pack.agreement.text
         return text and re.sub(r" \(all [^)]*\)", "", text)
 
     def frame(self, after_s: float = 1.0, status2: int | None = None, **changes: Any) -> str | None:
         """A frame after so many seconds; what is said then."""
         self.now += after_s
         key = {"key": None} if status2 is None else {"key": 16, "value": status2}
-        self.bank.take(rig.frame(0, **(key | changes)), self.now)
+        self.pack.take(rig.frame(0, **(key | changes)), self.now)
         return self.text
 
     def frames(self, number: int, **changes: Any) -> str | None:
@@ -69,7 +69,7 @@ class Watched:
     def silence(self, seconds: int) -> None:
         for _ in range(seconds):
             self.now += 1.0
-            self.bank.tick(self.now)
+            self.pack.tick(self.now)
 
 
 def test_before_the_first_frame_there_is_nothing_to_compare() -> None:
@@ -193,7 +193,7 @@ def test_a_lost_link_clears_it_and_the_10_s_begin_anew() -> None:
     watched.silence(9)
     assert watched.text is not None
     watched.silence(1)
-    assert watched.bank.lost
+    assert watched.pack.lost
     assert watched.text is None
     assert watched.frames(10, status=DISCHARGE_ALLOWED) is None
     assert watched.frame(status=DISCHARGE_ALLOWED) is not None
@@ -257,7 +257,7 @@ def test_the_conditions_by_which_a_relay_is_on_are_named() -> None:
     watched = Watched(generation="A", mode="normal", **RESTARTS)
     watched.frames(3)
     watched.frames(11, status=DISCHARGE_ALLOWED)
-    assert watched.bank.agreement.text == (
+    assert watched.pack.agreement.text == (
         "the BMS does not allow charging, but the table of generation A in normal mode has no reason to "
         "switch it off (all V < Vbalance, SoC < charge restart, all T > Tmin charge, all T < Tmax, "
         "cell communication is there); check [pack] generation and mode"
@@ -592,7 +592,7 @@ class Told:
     def silence(self, seconds: int) -> list[str]:
         for _ in range(seconds):
             self.now += 1.0
-            self.driver.bank.tick(self.now)
+            self.driver.pack.tick(self.now)
             self.driver._announce()
         return self.warnings()
 
@@ -680,25 +680,25 @@ def forbids(configured: Settings, frame: dict[str, Any], light: int, cold: float
 def test_a_disable_condition_is_off_whatever_came_before(
     configured: Settings, story: list[tuple[float, dict[str, Any]]]
 ) -> None:
-    bank, now = Bank(configured), 0.0
+    pack, now = Pack(configured), 0.0
     for gap, changes in story:
         now += gap
-        bank.take(rig.frame(0, **(changes | HOTTEST)), now)
-        assert bank.limits is not None
+        pack.take(rig.frame(0, **(changes | HOTTEST)), now)
+        assert pack.limits is not None
         lowest, highest = sorted((changes["lowest_mv"], changes["highest_mv"]))
         light = OVER_VMAX | UNDER_TMIN
         if forbids(configured, changes, light, configured.tmin_charge) or highest >= 3700:
-            assert bank.relays.charge.closed is False
-            assert bank.relays.charge.forbids is not None
-            assert (bank.limits.allow_charge, bank.limits.ccl_ma) == (False, 0)
+            assert pack.relays.charge.closed is False
+            assert pack.relays.charge.forbids is not None
+            assert (pack.limits.allow_charge, pack.limits.ccl_ma) == (False, 0)
         light = UNDER_VMIN | (UNDER_TMIN if configured.generation != "C" else 0)
         if forbids(configured, changes, light, configured.tmin_discharge) or lowest <= 2900:
-            assert bank.relays.load.closed is False
-            assert bank.relays.load.forbids is not None
-            assert (bank.limits.allow_discharge, bank.limits.dcl_ma) == (False, 0)
+            assert pack.relays.load.closed is False
+            assert pack.relays.load.forbids is not None
+            assert (pack.limits.allow_discharge, pack.limits.dcl_ma) == (False, 0)
         full = lowest >= 3400 and configured.mode == "normal"
         if full and (configured.generation != "C" or changes["current_ma"] == 0):
-            assert bank.relays.charge.closed is False
+            assert pack.relays.charge.closed is False
 
 
 @given(SETTINGS, STORIES)
@@ -706,16 +706,16 @@ def test_the_mirror_gives_no_permission(
     configured: Settings, story: list[tuple[float, dict[str, Any]]]
 ) -> None:
     """Beside limits that know of no mirror: with it no more is allowed."""
-    bank, now = Bank(configured), 0.0
+    pack, now = Pack(configured), 0.0
     memory = limits.Memory()
     for gap, changes in story:
         now += gap
-        bank.take(rig.frame(0, **changes), now)
-        memory, alone = limits.step(configured, memory, bank.pack, mirror.Relays(), now)
-        mine = bank.limits
+        pack.take(rig.frame(0, **changes), now)
+        memory, alone = limits.step(configured, memory, pack.readings, mirror.Relays(), now)
+        mine = pack.limits
         assert mine is not None
         assert alone is not None
         assert not mine.allow_charge or (changes["status"] & CHARGE_ALLOWED and alone.allow_charge)
         assert not mine.allow_discharge or (changes["status"] & DISCHARGE_ALLOWED and alone.allow_discharge)
-        assert not mine.allow_charge or bank.relays.charge.forbids is None
-        assert not mine.allow_discharge or bank.relays.load.forbids is None
+        assert not mine.allow_charge or pack.relays.charge.forbids is None
+        assert not mine.allow_discharge or pack.relays.load.forbids is None

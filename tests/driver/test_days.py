@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from dbus_smartbms.bank import Bank
+from dbus_smartbms.pack import Pack
 from dbus_smartbms.plant import Plant, PlantSettings
 from dbus_smartbms.settings import GENERATIONS, MODES, Settings
 from dbus_smartbms.simulated_bms import DAY_S
@@ -58,18 +58,18 @@ def day(generation: str, mode: str, seconds: int = DAY_S) -> Iterator[tuple[floa
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_a_day_of_each_generation_and_mode_agrees_with_the_mirror(generation: str, mode: str) -> None:
-    bank = Bank(configured(generation, mode))
+    pack = Pack(configured(generation, mode))
     odd, furthest, relays, lights = 0, 0.0, set(), 0
     for now, plant in day(generation, mode):
         frame = plant.frame()
-        bank.take(frame, now)
-        assert bank.agreement.text is None, (now, bank.agreement.text)
+        pack.take(frame, now)
+        assert pack.agreement.text is None, (now, pack.agreement.text)
         bms = (frame.has(CHARGE_ALLOWED), frame.has(DISCHARGE_ALLOWED))
-        odd += bms != tuple(relay.closed for relay in bank.relays)
+        odd += bms != tuple(relay.closed for relay in pack.relays)
         relays.add(bms)
         lights |= frame.status
-        assert bank.soc is not None
-        furthest = max(furthest, abs(bank.soc - 100 * plant.bms.soc))
+        assert pack.soc is not None
+        furthest = max(furthest, abs(pack.soc - 100 * plant.bms.soc))
     assert odd <= ODD_FRAMES
     assert relays == {(True, True), (True, False), (False, True), (False, False)}, "the day has tried it all"
     assert lights & NO_COMMUNICATION
@@ -88,11 +88,11 @@ def test_a_day_of_each_generation_and_mode_agrees_with_the_mirror(generation: st
 def test_a_wrong_generation_or_mode_is_noticed_by_the_afternoon(
     bms: tuple[str, str], assumed: tuple[str, str]
 ) -> None:
-    bank = Bank(replace(configured(*bms), generation=assumed[0], mode=assumed[1]))
+    pack = Pack(replace(configured(*bms), generation=assumed[0], mode=assumed[1]))
     for now, plant in day(*bms, seconds=16 * 3600):
-        bank.take(plant.frame(), now)
-        if bank.agreement.text is not None:
+        pack.take(plant.frame(), now)
+        if pack.agreement.text is not None:
             break
-    assert bank.agreement.text is not None
-    assert f"the table of generation {assumed[0]} in {assumed[1]} mode" in bank.agreement.text
-    assert bank.agreement.text.endswith("check [pack] generation and mode")
+    assert pack.agreement.text is not None
+    assert f"the table of generation {assumed[0]} in {assumed[1]} mode" in pack.agreement.text
+    assert pack.agreement.text.endswith("check [pack] generation and mode")

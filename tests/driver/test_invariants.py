@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dbus_smartbms.bank import Bank
 from dbus_smartbms.limits import RAMP_S, Limits
+from dbus_smartbms.pack import Pack
 from dbus_smartbms.ratings import LOWEST_CELL_MV, capacity_mah
 from dbus_smartbms.rules import Wishes
 from dbus_smartbms.settings import Settings
@@ -167,10 +167,10 @@ CONFIGURATIONS = st.builds(
 
 
 class Told:
-    """A bank and what it said after the last event."""
+    """A pack and what it said after the last event."""
 
     def __init__(self, configured: Settings, begin: float = 0.0) -> None:
-        self.bank = Bank(configured)
+        self.pack = Pack(configured)
         self.now = begin
         self.before: Limits | None = None
         self.frames_before = 0
@@ -181,7 +181,7 @@ class Told:
         while self.now + 1.0 < end:
             self.now += 1.0
             self._note()
-            self.bank.tick(self.now)
+            self.pack.tick(self.now)
             self.never_rises()
         self.now = end
         self._note()
@@ -190,27 +190,27 @@ class Told:
         """The seconds before an event, then the event."""
         self.wait(event.after)
         if event.wishes is not None:
-            self.bank.wishes = event.wishes
+            self.pack.wishes = event.wishes
         if event.to_full is not None:
-            self.bank.charge_to_full(on=event.to_full)
+            self.pack.charge_to_full(on=event.to_full)
         if event.frame is not None:
-            self.bank.take(event.frame, self.now)
+            self.pack.take(event.frame, self.now)
         elif event.garbage:
-            for frame in self.bank.feed(event.garbage):
-                self.bank.take(frame, self.now)
+            for frame in self.pack.feed(event.garbage):
+                self.pack.take(frame, self.now)
         else:
-            self.bank.tick(self.now)
-        return self.bank.limits
+            self.pack.tick(self.now)
+        return self.pack.limits
 
     def _note(self) -> None:
-        self.before, self.frames_before = self.bank.limits, self.bank.pack.frames
+        self.before, self.frames_before = self.pack.limits, self.pack.readings.frames
 
     @property
     def fresh(self) -> bool:
-        return self.bank.pack.frames != self.frames_before
+        return self.pack.readings.frames != self.frames_before
 
     def never_rises(self) -> None:
-        now = self.bank.limits
+        now = self.pack.limits
         if self.before is not None:
             assert now is not None
             assert now.cvl_mv <= self.before.cvl_mv
@@ -224,7 +224,7 @@ def test_limits_are_numbers_within_the_pack_and_the_caps(configured: Settings, s
     told = Told(configured)
     for event in story:
         limits = told.happen(event)
-        frame = told.bank.pack.frame
+        frame = told.pack.readings.frame
         assert (limits is None) == (frame is None)
         if limits is None or frame is None:
             continue
@@ -234,7 +234,7 @@ def test_limits_are_numbers_within_the_pack_and_the_caps(configured: Settings, s
         assert limits.cvl_mv <= frame.cells * frame.vmax_mv
         assert all((limits.cvl_reason, limits.ccl_reason, limits.dcl_reason))
         assert limits.state in ("bulk", "absorption", "float")
-        capacity, wishes = capacity_mah(configured, told.bank.pack), told.bank.wishes
+        capacity, wishes = capacity_mah(configured, told.pack.readings), told.pack.wishes
         if told.fresh and wishes.max_charge_current is not None:
             assert limits.ccl_ma <= 1000 * wishes.max_charge_current
         if told.fresh and wishes.max_discharge_current is not None:
@@ -276,7 +276,7 @@ def test_what_a_frame_denies_is_0_in_the_same_frame(configured: Settings, story:
         if event.frame is None or limits is None:
             continue
         frame = event.frame
-        whole = frame is told.bank.pack.frame
+        whole = frame is told.pack.readings.frame
         charge, discharge = frame.has(CHARGE_ALLOWED), frame.has(DISCHARGE_ALLOWED)
         if whole:
             neither = frame.has(NO_COMMUNICATION | OVER_TMAX)
@@ -304,7 +304,7 @@ def test_a_current_needs_three_permitting_frames_in_a_row(configured: Settings, 
         for index, bit in enumerate((CHARGE_ALLOWED, DISCHARGE_ALLOWED)):
             if not frame.has(bit):
                 permits[index] = 0
-            elif frame is told.bank.pack.frame and told.fresh:
+            elif frame is told.pack.readings.frame and told.fresh:
                 permits[index] += 1
             if permits[index] < 3:
                 assert (limits.ccl_ma, limits.dcl_ma)[index] == 0
@@ -320,7 +320,7 @@ def test_a_denied_direction_comes_back_by_a_ramp(configured: Settings, story: li
         limits = told.happen(event)
         if limits is None:
             continue
-        capacity = capacity_mah(configured, told.bank.pack)
+        capacity = capacity_mah(configured, told.pack.readings)
         caps = (
             cap_ma(configured.max_charge_current, configured.charge_rate * capacity, careful=False),
             cap_ma(configured.max_discharge_current, configured.discharge_rate * capacity, careful=False),
@@ -358,13 +358,13 @@ def test_bytes_in_any_pieces_are_as_frames(configured: Settings, story: list[Eve
             data = encode(event.frame)
             pieces.wait(event.after)
             for begin in range(0, len(data), size):
-                for frame in pieces.bank.feed(data[begin : begin + size]):
-                    pieces.bank.take(frame, pieces.now)
+                for frame in pieces.pack.feed(data[begin : begin + size]):
+                    pieces.pack.take(frame, pieces.now)
         elif event.frame is None and not event.garbage:
             whole.happen(event)
             pieces.happen(event)
-    assert whole.bank.limits == pieces.bank.limits
-    assert whole.bank.stream.frames == 0
+    assert whole.pack.limits == pieces.pack.limits
+    assert whole.pack.stream.frames == 0
 
 
 @settings(max_examples=200)
@@ -374,7 +374,7 @@ def test_no_wish_gives_more_than_there_is_without_it(
 ) -> None:
     """The same story with and without a wish from its beginning on."""
     free, wished = Told(configured), Told(configured)
-    wished.bank.wishes = wishes
+    wished.pack.wishes = wishes
     for event in (event._replace(wishes=None) for event in story):
         one, other = free.happen(event), wished.happen(event)
         if one is not None and other is not None:
@@ -389,7 +389,7 @@ def test_garbage_raises_nothing_and_moves_no_limit(noise: list[bytes]) -> None:
         told.happen(Event(1.0, replace(FRAME, cell=turn + 1)))
     for data in noise:
         told.happen(Event(0.25, garbage=data))
-        assert told.bank.limits == told.before
+        assert told.pack.limits == told.before
 
 
 @given(CONFIGURATIONS, SETUPS, st.data())
@@ -405,8 +405,8 @@ def test_a_higher_highest_cell_never_gives_a_higher_ccl(
         told = Told(replace(configured, tmax=None))
         for _ in range(3):
             told.happen(Event(1.0, replace(frame, highest_mv=highest_mv)))
-        assert told.bank.limits is not None
-        ccl.append(told.bank.limits.ccl_ma)
+        assert told.pack.limits is not None
+        ccl.append(told.pack.limits.ccl_ma)
     assert ccl[0] >= ccl[1]
 
 
@@ -421,8 +421,8 @@ def test_a_lower_lowest_cell_never_gives_a_higher_dcl(
         told = Told(replace(configured, tmax=None))
         for _ in range(3):
             told.happen(Event(1.0, replace(frame, lowest_mv=lowest_mv)))
-        assert told.bank.limits is not None
-        dcl.append(told.bank.limits.dcl_ma)
+        assert told.pack.limits is not None
+        dcl.append(told.pack.limits.dcl_ma)
     assert dcl[0] <= dcl[1]
 
 
@@ -459,14 +459,14 @@ def test_a_lost_link_lets_nothing_in(configured: Settings, story: list[Event]) -
     for event in story:
         told.happen(event)
     told.happen(Event(configured.hold_s))
-    limits = told.bank.limits
+    limits = told.pack.limits
     if limits is not None:
         assert limits.lost
         assert (limits.ccl_ma, limits.allow_charge) == (0, False)
         told.happen(Event(125.0))
-        assert told.bank.limits is not None
-        assert told.bank.limits.spent
-        assert told.bank.limits.dcl_ma == 0
+        assert told.pack.limits is not None
+        assert told.pack.limits.spent
+        assert told.pack.limits.dcl_ma == 0
 
 
 @pytest.mark.parametrize("cells", [2, 3, 16, 100, 255])
@@ -477,7 +477,7 @@ def test_every_number_of_cells_gets_limits(cells: int) -> None:
         told.happen(
             Event(1.0, replace(FRAME, cells=cells, cell=turn % cells + 1, voltage_mv=cells * 3_320, **names))
         )
-    limits = told.bank.limits
+    limits = told.pack.limits
     assert limits is not None
     assert limits.cvl_mv == cells * 3_430
     assert limits.ccl_ma == 16_000_000_000 // (cells * 3_300) // 2

@@ -11,8 +11,9 @@ import pytest
 import rig
 from dbus_smartbms import __version__, paths
 from dbus_smartbms.bank import Bank
-from dbus_smartbms.items import Items
-from dbus_smartbms.paths import CELL_ROWS, ROWS, CellRow, Identity, Row, Value, View
+from dbus_smartbms.configuration import Configuration
+from dbus_smartbms.items import BankItems
+from dbus_smartbms.paths import CELL_ROWS, ROWS, CellRow, Identity, Row, Value
 from dbus_smartbms.settings import Settings
 from smartbms_protocol import layout
 
@@ -242,24 +243,26 @@ REASONS = ("/Info/ChargeVoltageLimitation", "/Info/ChargeLimitation", "/Info/Dis
 
 
 class Desk:
-    """A bank and its items on a clock that is turned by hand, in seconds."""
+    """A pack and its items on a clock that is turned by hand, in seconds."""
 
     def __init__(self, **settings: Any) -> None:
-        self.bank = Bank(Settings(**settings))
+        self.bank = Bank(Configuration(Settings(**settings)))
+        self.pack = self.bank.pack("FT123")
         self.identity = Identity("Serial ttyUSB0", "FT123")
-        self.items = Items()
+        self.items = BankItems()
         self.now = 1_000.0
         self.turn = 0
         self.update()
 
     def update(self) -> dict[str, Value]:
-        changed = self.items.update(View(self.bank, self.identity, self.now))
+        who = {"FT123": self.identity}
+        changed, _ = self.items.update(self.bank, self.identity, who, self.now)
         return {path: item.value for path, item in changed.items()}
 
     def frame(self, **changes: Any) -> dict[str, Value]:
         """A second later the next frame; what changed."""
         self.now += 1
-        self.bank.take(rig.frame(self.turn, **changes), self.now)
+        self.bank.take("FT123", rig.frame(self.turn, **changes), self.now)
         self.turn += 1
         return self.update()
 
@@ -303,7 +306,7 @@ def test_no_path_is_twice() -> None:
 
 def test_the_bus_can_carry_every_path() -> None:
     for row in EVERY:
-        assert re.fullmatch(r"(/[A-Za-z0-9_]+)+", row.path.replace("{c}", "255"))
+        assert re.fullmatch(r"(/[A-Za-z0-9_]+)+", row.path.replace("{b}", "16").replace("{c}", "255"))
 
 
 UNITS = (
@@ -384,11 +387,11 @@ def test_texts_are_for_people(desk: Desk) -> None:
 
 def test_before_the_first_frame_every_single_path_is_there() -> None:
     desk = Desk()
-    assert set(desk.items.items) == {row.path for row in ROWS}
-    for row in ROWS:
-        assert (desk[row.path] is None) == bool(row.needs in ("frame", "known") or KNOWN[row.path] is None), (
-            row.path
-        )
+    rows = [row for row in ROWS if row.join or row.whole]
+    assert set(desk.items.items) == {row.path for row in rows}
+    for row in rows:
+        without = row.needs in ("frame", "known") or KNOWN[row.path] is None or row.path == "/Serial"
+        assert (desk[row.path] is None) == without, row.path
     assert desk["/ProductId"] == 0xB050
 
 
@@ -554,7 +557,7 @@ def test_a_text_that_no_bus_can_carry_is_made_one_that_it_can(desk: Desk) -> Non
 
 def test_a_lost_link_takes_what_was_measured_and_leaves_numbers_for_limits(desk: Desk) -> None:
     kept = {path for path, value in desk.items.values().items() if value is not None and path in KNOWN}
-    kept -= {row.path for row in ROWS if row.needs == "frame"}
+    kept -= {row.path.replace("{b}", "1") for row in ROWS if row.needs == "frame"}
     desk.silence(9.9)
     assert desk["/Dc/0/Voltage"] == 53.12
     assert desk["/State"] == 9
@@ -752,7 +755,7 @@ def test_history_holds_the_extremes_and_can_be_cleared(desk: Desk) -> None:
     }
     assert {path: desk[path] for path in extremes} == {path: both[0] for path, both in extremes.items()}
     assert desk.text("/History/TimeSinceLastFullCharge") == "0h 01m"
-    desk.bank.clear_history()
+    desk.pack.clear_history()
     assert desk.update() == {path: both[1] for path, both in extremes.items()}
 
 

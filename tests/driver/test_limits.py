@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from dbus_smartbms import limits, mirror, ratings
-from dbus_smartbms.bank import Bank
 from dbus_smartbms.limits import Limits
+from dbus_smartbms.pack import Pack
 from dbus_smartbms.rules import Wishes
 from dbus_smartbms.settings import Settings
 from dbus_smartbms.stages import Stage
@@ -41,11 +41,11 @@ MOMENT = 2.0**-11
 """Half a millisecond, exact as a float: so close under a time nothing may have happened yet."""
 
 
-class Pack:
+class Sender:
     """A pack that sends a frame a second, or is silent."""
 
     def __init__(self, begin: float = 1000.0, **configured: Any) -> None:
-        self.bank = Bank(Settings(**configured))
+        self.known = Pack(Settings(**configured))
         self.now = begin
         self.turn = 0
 
@@ -53,15 +53,15 @@ class Pack:
         """Frames; the limits after the last.  The default ones are at rest, where nothing tapers."""
         for _ in range(frames):
             self.now += after
-            self.bank.take(frame(self.turn, **({"current_ma": 0} | changes)), self.now)
+            self.known.take(frame(self.turn, **({"current_ma": 0} | changes)), self.now)
             self.turn += 1
         return self.limits
 
     def slow(self, frames: int = 1, seconds: float = 30.0, **changes: Any) -> Limits:
         """Frames so far apart, as if the BMS sent them so: all of that time counts, in few frames."""
-        interval_s, self.bank.pack.interval_s = self.bank.pack.interval_s, seconds
+        interval_s, self.known.readings.interval_s = self.known.readings.interval_s, seconds
         self.send(frames, after=seconds, **changes)
-        self.bank.pack.interval_s = interval_s
+        self.known.readings.interval_s = interval_s
         return self.limits
 
     def silent(self, seconds: float) -> Limits:
@@ -69,15 +69,15 @@ class Pack:
         end = self.now + seconds
         while self.now + 1 <= end:
             self.now += 1
-            self.bank.tick(self.now)
+            self.known.tick(self.now)
         self.now = end
-        self.bank.tick(self.now)
+        self.known.tick(self.now)
         return self.limits
 
     @property
     def limits(self) -> Limits:
-        assert self.bank.limits is not None
-        return self.bank.limits
+        assert self.known.limits is not None
+        return self.known.limits
 
     @property
     def currents(self) -> tuple[int, int]:
@@ -86,14 +86,14 @@ class Pack:
 
 def rules(configured: dict[str, Any] | None = None, turn: int = 0, **changes: Any) -> Limits:
     """What stands with the third permitting frame: the rules' limit, no ramp."""
-    pack = Pack(**(configured or {}))
+    pack = Sender(**(configured or {}))
     pack.turn = turn
     return pack.send(3, **changes)
 
 
-def knowing_pairs(**configured: Any) -> Pack:
+def knowing_pairs(**configured: Any) -> Sender:
     """A pack whose whole round of rotating values was seen: Vlow 3.0 V, Vnom 3.3 V."""
-    pack = Pack(**configured)
+    pack = Sender(**configured)
     pack.send(19)
     return pack
 
@@ -102,25 +102,25 @@ def knowing_pairs(**configured: Any) -> Pack:
 
 
 def test_there_are_no_limits_before_the_first_frame() -> None:
-    bank = Bank(Settings())
-    bank.tick(5.0)
-    assert bank.limits is None
+    pack = Pack(Settings())
+    pack.tick(5.0)
+    assert pack.limits is None
     assert ratings.capacity_mah(Settings(), PackState()) == 0
 
 
 def test_the_first_frame_gives_numbers_each_with_its_reason() -> None:
     waits = "waits for 3 frames in a row that permit it (1 so far)"
-    assert Pack().send() == Limits(53_120, 0, 0, HELD_VOLTAGE, waits, waits, False, False, "bulk")
+    assert Sender().send() == Limits(53_120, 0, 0, HELD_VOLTAGE, waits, waits, False, False, "bulk")
 
 
 def test_the_second_frame_still_waits() -> None:
-    result = Pack().send(2)
+    result = Sender().send(2)
     assert (result.ccl_ma, result.dcl_ma) == (0, 0)
     assert result.ccl_reason == result.dcl_reason == "waits for 3 frames in a row that permit it (2 so far)"
 
 
 def test_the_third_permitting_frame_gives_the_rules_limit_without_a_ramp() -> None:
-    assert Pack().send(3) == Limits(
+    assert Sender().send(3) == Limits(
         54_880,
         FULL_CCL,
         FULL_DCL,
@@ -134,7 +134,7 @@ def test_the_third_permitting_frame_gives_the_rules_limit_without_a_ramp() -> No
 
 
 def test_each_direction_waits_for_its_own_three_frames() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(status=CHARGE_ALLOWED)
     pack.send(2)
     assert pack.currents == (FULL_CCL, 0)
@@ -143,20 +143,20 @@ def test_each_direction_waits_for_its_own_three_frames() -> None:
 
 
 def test_a_pack_that_begins_denied_begins_by_a_ramp() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(status=0)
     assert pack.send(2).ccl_ma == 0
     assert pack.send().ccl_ma == FULL_CCL // 4
 
 
 def test_silence_at_the_start_does_not_count_as_permission() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(2)
     assert pack.silent(5).ccl_ma == 0
 
 
 def test_a_pack_lost_before_its_third_frame_comes_back_by_a_ramp() -> None:
-    pack = Pack()
+    pack = Sender()
     assert pack.send().cvl_mv == 53_120
     assert pack.silent(11).cvl_mv == 53_120
     assert pack.send(3).ccl_ma == FULL_CCL // 4
@@ -164,7 +164,7 @@ def test_a_pack_lost_before_its_third_frame_comes_back_by_a_ramp() -> None:
 
 @pytest.mark.parametrize("begin", [-5000.0, 0.0, 3.0, 1e9])
 def test_what_the_clock_says_at_the_start_changes_nothing(begin: float) -> None:
-    pack = Pack(begin)
+    pack = Sender(begin)
     pack.turn = 2
     # Vnom 3.2 V makes the same Wh more Ah: 312.5, and 0.5 C of that is 156.25 A
     assert pack.send(3).ccl_ma == FULL_CCL
@@ -217,7 +217,7 @@ DENIED: list[tuple[str, dict[str, Any], dict[str, Any], str | None, str | None]]
 def test_what_denies_gives_0_in_the_same_frame_and_says_why(
     configured: dict[str, Any], changes: dict[str, Any], ccl: str | None, dcl: str | None
 ) -> None:
-    pack = Pack(**configured)
+    pack = Sender(**configured)
     pack.send(3)
     before = pack.limits
     result = pack.send(**changes)
@@ -237,7 +237,7 @@ def test_what_denies_gives_0_in_the_same_frame_and_says_why(
     ],
 )
 def test_status_byte_2_names_the_direction_that_is_too_cold(status2: int, ccl: int, dcl: int) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.turn = 16
     pack.send(value=status2)
@@ -250,7 +250,7 @@ def test_charging_goes_on_just_under_vmax_and_discharging_just_over_vmin() -> No
 
 
 def test_permission_takes_three_frames_in_a_row_and_begins_with_a_quarter() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     assert pack.send().ccl_reason == "waits for 3 frames in a row that permit it (1 so far)"
@@ -262,7 +262,7 @@ def test_permission_takes_three_frames_in_a_row_and_begins_with_a_quarter() -> N
 
 
 def test_a_denial_between_starts_the_count_again() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     pack.send(2)
@@ -272,7 +272,7 @@ def test_a_denial_between_starts_the_count_again() -> None:
 
 
 def test_a_bms_that_flickers_between_yes_and_no_never_gets_more_than_0() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     for period in (2, 3):
         for second in range(40):
@@ -282,7 +282,7 @@ def test_a_bms_that_flickers_between_yes_and_no_never_gets_more_than_0() -> None
 
 def test_the_ramp_rises_in_steps_and_is_done_within_ten_minutes() -> None:
     """Every 30 s by what 10 minutes make of the whole: 5 %, and 1 mA so that it ends."""
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     seen = [pack.send(3).ccl_ma]
@@ -296,7 +296,7 @@ def test_the_ramp_rises_in_steps_and_is_done_within_ten_minutes() -> None:
 
 @pytest.mark.parametrize(("after", "frames"), [(1.0, 30), (0.5, 60)])
 def test_a_step_of_the_ramp_takes_30_s_at_any_interval(after: float, frames: int) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(6, after=after)
     pack.send(status=0, after=after)
     pack.send(3, after=after)
@@ -307,7 +307,7 @@ def test_a_step_of_the_ramp_takes_30_s_at_any_interval(after: float, frames: int
 
 
 def test_a_ramp_stands_still_in_silence_and_does_not_catch_up() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     before = pack.send(27).ccl_ma
@@ -317,16 +317,16 @@ def test_a_ramp_stands_still_in_silence_and_does_not_catch_up() -> None:
 
 
 def test_two_frames_read_at_once_are_no_time_to_rise_in() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     before = pack.send(3).ccl_ma
     assert pack.send(after=0).ccl_ma == before
 
 
-def falling() -> Pack:
+def falling() -> Sender:
     """A pack whose CCL fell to 50 A just now; it rises again, by 5 A, after 30 s of frames."""
-    pack = Pack(max_charge_current=100.0)
+    pack = Sender(max_charge_current=100.0)
     pack.send(5, highest_mv=3_550)
     assert pack.send(2).ccl_ma == 50_000
     return pack
@@ -367,7 +367,7 @@ def test_of_a_longer_gap_one_and_a_half_intervals_count() -> None:
 
 
 def test_a_clock_that_goes_back_raises_nothing() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     before = pack.send(3)
@@ -379,7 +379,7 @@ def test_a_clock_that_goes_back_raises_nothing() -> None:
 
 
 def test_a_deny_bit_in_a_held_back_frame_counts_at_once() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     result = pack.send(vmax_mv=3650, status=DISCHARGE_ALLOWED)
     assert (result.ccl_ma, result.ccl_reason, result.dcl_ma) == (0, NOT_CHARGING, FULL_DCL)
@@ -388,7 +388,7 @@ def test_a_deny_bit_in_a_held_back_frame_counts_at_once() -> None:
 
 
 def test_nothing_else_of_a_held_back_frame_counts() -> None:
-    pack = Pack()
+    pack = Sender()
     before = pack.send(3)
     held = pack.send(vmax_mv=3300, vbalance_mv=3200, vmin_mv=3320, capacity_wh=99_000, highest_mv=3440)
     assert held == before
@@ -406,7 +406,7 @@ def test_nothing_else_of_a_held_back_frame_counts() -> None:
 def test_a_critical_reason_in_a_held_back_frame_denies_in_that_frame(
     critical: dict[str, Any], no_charge: bool, no_discharge: bool
 ) -> None:
-    pack = Pack()
+    pack = Sender()
     before = pack.send(3)
     held = pack.send(capacity_wh=15_000, **critical)
     assert (held.ccl_ma == 0, held.dcl_ma == 0) == (no_charge, no_discharge)
@@ -416,7 +416,7 @@ def test_a_critical_reason_in_a_held_back_frame_denies_in_that_frame(
 
 def test_a_denial_opens_no_short_cut_past_the_ramp() -> None:
     """At 3.69 V little is let through; after a denial it begins there, not at a quarter of the rule."""
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     low = pack.send(3, highest_mv=3690).ccl_ma
     assert pack.send(highest_mv=3700).ccl_ma == 0
@@ -425,7 +425,7 @@ def test_a_denial_opens_no_short_cut_past_the_ramp() -> None:
 
 
 def test_held_back_frames_let_no_ramp_rise() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     before = pack.send(4, current_ma=-20_000)
@@ -435,7 +435,7 @@ def test_held_back_frames_let_no_ramp_rise() -> None:
 
 
 def test_a_ramp_of_discharging_stands_still_when_the_link_is_lost() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=0)
     before = pack.send(4).dcl_ma
@@ -443,14 +443,14 @@ def test_a_ramp_of_discharging_stands_still_when_the_link_is_lost() -> None:
 
 
 def test_held_back_frames_permit_nothing() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(2)
     assert pack.send(vmax_mv=3650).ccl_ma == 0
     assert pack.send(vmax_mv=3600).ccl_ma == 0
 
 
 def test_a_denial_that_was_held_back_needs_three_whole_frames() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(vmax_mv=3650, status=0)
     assert pack.send(vmax_mv=3600).ccl_ma == 0
@@ -459,7 +459,7 @@ def test_a_denial_that_was_held_back_needs_three_whole_frames() -> None:
 
 
 def test_a_link_that_brings_only_held_back_frames_is_lost() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     for second in range(1, 61):
         pack.send(vmax_mv=3650 if second % 2 else 3600)
@@ -468,7 +468,7 @@ def test_a_link_that_brings_only_held_back_frames_is_lost() -> None:
 
 
 def test_new_settings_count_from_the_frame_that_repeats_them() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(vbalance_mv=3350).cvl_mv == 54_880
     assert pack.send(vbalance_mv=3350).cvl_mv == 16 * 3380
@@ -591,7 +591,7 @@ def test_discharging_tapers_to_a_foot_at_vmin(turn: int, lowest_mv: int, dcl: in
 
 
 def with_vlow(vlow_mv: int, **changes: Any) -> Limits:
-    pack = Pack(max_discharge_current=100.0)
+    pack = Sender(max_discharge_current=100.0)
     high, low = divmod(vlow_mv // 5, 256)
     pack.turn = 2
     pack.send(value=high, **changes)
@@ -618,7 +618,7 @@ def test_the_taper_of_discharging_says_which_cell_binds() -> None:
 
 
 def test_a_limit_that_fell_waits_before_it_rises_and_then_rises_slowly() -> None:
-    pack = Pack(max_charge_current=100.0)
+    pack = Sender(max_charge_current=100.0)
     pack.send(3)
     assert pack.send(highest_mv=3550).ccl_ma == 50_000
     assert pack.send(14).ccl_ma == 50_000
@@ -628,7 +628,7 @@ def test_a_limit_that_fell_waits_before_it_rises_and_then_rises_slowly() -> None
 
 
 def test_noise_in_the_taper_keeps_to_its_lowest_and_moves_nothing() -> None:
-    pack = Pack(max_charge_current=100.0)
+    pack = Sender(max_charge_current=100.0)
     pack.send(5, highest_mv=3530)
     low = pack.send(highest_mv=3570).ccl_ma
     assert low == 43_333
@@ -640,7 +640,7 @@ def test_noise_in_the_taper_keeps_to_its_lowest_and_moves_nothing() -> None:
 
 
 def test_a_limit_at_rest_stays_when_the_rule_stays() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(30).ccl_ma == FULL_CCL
 
@@ -700,10 +700,10 @@ def test_the_board_of_a_cell_that_may_bleed_tapers_nothing() -> None:
 
 def test_a_load_that_makes_a_cell_dip_does_not_make_the_pack_empty() -> None:
     """2.95 V under 60 A of 303 Ah are 2.97 V at rest: the taper goes by that."""
-    pack = Pack(max_discharge_current=100.0)
+    pack = Sender(max_discharge_current=100.0)
     pack.send(3, lowest_mv=2_990)
     rest = pack.send(lowest_mv=2_950).dcl_ma
-    loaded = Pack(max_discharge_current=100.0)
+    loaded = Sender(max_discharge_current=100.0)
     loaded.send(3, lowest_mv=2_990, current_ma=-60_000)
     assert loaded.send(lowest_mv=2_950, current_ma=-60_000).dcl_ma == rest + 19_800
 
@@ -716,7 +716,7 @@ def test_no_more_is_let_through_than_makes_the_lowest_cell_sag_to_vmin() -> None
 
 
 def test_an_empty_pack_is_stopped_before_the_bms_has_to() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(2, lowest_mv=2_905).dcl_ma > 0
     result = pack.send(lowest_mv=2_905)
@@ -763,7 +763,7 @@ def test_whatever_makes_ccl_0_holds_cvl_at_the_present_voltage() -> None:
         {"status": BOTH | OVER_TMAX},
         {"status": BOTH | UNDER_TMIN},
     ):
-        pack = Pack()
+        pack = Sender()
         pack.send(3)
         result = pack.send(**changes)
         assert (result.cvl_mv, result.cvl_reason) == (53_120, HELD_VOLTAGE)
@@ -772,14 +772,14 @@ def test_whatever_makes_ccl_0_holds_cvl_at_the_present_voltage() -> None:
 
 
 def test_a_pack_over_cvl_does_not_lift_it_when_charging_is_denied() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(status=DISCHARGE_ALLOWED, voltage_mv=56_000).cvl_mv == 54_880
 
 
 def test_the_floor_is_vnom_else_vlow_else_vmin() -> None:
     denied = {"status": DISCHARGE_ALLOWED, "voltage_mv": 20_000, "lowest_mv": 2_905}
-    pack = Pack()
+    pack = Sender()
     assert pack.send(**denied).cvl_mv == 16 * 2_900
     pack.turn = 2
     assert pack.send(2, **denied).cvl_mv == 16 * 3_000
@@ -795,7 +795,7 @@ def test_the_floor_is_vnom_else_vlow_else_vmin() -> None:
     ],
 )
 def test_cvl_says_why_it_is_low(highest_mv: int, reason: str) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(highest_mv=3_480, voltage_mv=54_000, current_ma=9_000).cvl_mv == 54_000 - 480
     result = pack.send(highest_mv=highest_mv, voltage_mv=54_000)
@@ -808,7 +808,7 @@ def test_cvl_says_why_it_is_low(highest_mv: int, reason: str) -> None:
     ids=["1 % of 303 Ah", "more", "1 A where that is more", "more"],
 )
 def test_what_counts_as_a_current_that_flows(capacity_wh: int, current_ma: int, flows: bool) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3, capacity_wh=capacity_wh)
     denied = {"capacity_wh": capacity_wh, "current_ma": current_ma, "status": DISCHARGE_ALLOWED}
     assert pack.send(**denied).cvl_mv == 53_120
@@ -816,7 +816,7 @@ def test_what_counts_as_a_current_that_flows(capacity_wh: int, current_ma: int, 
 
 
 def test_while_charging_stays_denied_cvl_does_not_follow_the_pack_down() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     denied = {"status": DISCHARGE_ALLOWED, "current_ma": -20_000}
     assert pack.send(voltage_mv=53_200, **denied).cvl_mv == 53_200
@@ -828,7 +828,7 @@ def test_while_charging_stays_denied_cvl_does_not_follow_the_pack_down() -> None
 
 @pytest.mark.parametrize("vnom_mv", [0, 5, 1_495, 2_895])
 def test_a_nominal_voltage_that_no_cell_has_does_not_lift_the_limits(vnom_mv: int) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.turn = 4
     high, low = divmod(vnom_mv // 5, 256)
     pack.send(value=high)
@@ -838,12 +838,12 @@ def test_a_nominal_voltage_that_no_cell_has_does_not_lift_the_limits(vnom_mv: in
 
 
 def test_a_nominal_voltage_of_at_least_vmin_counts() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.turn = 4
     pack.send(value=2900 // 5 // 256)
     pack.send(value=2900 // 5 % 256)
     assert pack.send().ccl_ma == 172_413  # 16 kWh / (16 x 2.9 V) x 0.5 C
-    pack = Pack()
+    pack = Sender()
     pack.turn = 4
     pack.send(value=1500 // 5 // 256, vmin_mv=0)
     pack.send(value=1500 // 5 % 256, vmin_mv=0)
@@ -852,7 +852,7 @@ def test_a_nominal_voltage_of_at_least_vmin_counts() -> None:
 
 @pytest.mark.parametrize("vnom_mv", [3_400, 51_200, 327_675])
 def test_a_nominal_voltage_over_vbalance_does_not_take_every_way_down_from_cvl(vnom_mv: int) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.turn = 2  # Vlow 3.0 V first
     pack.send(2)
     high, low = divmod(vnom_mv // 5, 256)
@@ -864,7 +864,7 @@ def test_a_nominal_voltage_over_vbalance_does_not_take_every_way_down_from_cvl(v
 
 
 def test_a_vlow_over_vbalance_is_no_floor() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.turn = 2
     pack.send(2, value=255)
     pack.send(status=DISCHARGE_ALLOWED, voltage_mv=40_000)
@@ -872,7 +872,7 @@ def test_a_vlow_over_vbalance_is_no_floor() -> None:
 
 
 def test_a_floor_over_cells_times_vmax_does_not_lift_cvl_over_it() -> None:
-    pack = Pack()
+    pack = Sender()
     odd = {"vmin_mv": 3_600, "vmax_mv": 3_000, "status": DISCHARGE_ALLOWED, "current_ma": 50_000}
     for _ in range(10):
         assert pack.send(**odd).cvl_mv == 16 * 2_980
@@ -894,7 +894,7 @@ def test_a_floor_over_cells_times_vmax_does_not_lift_cvl_over_it() -> None:
 )  # fmt: skip
 def test_settings_without_sense_never_give_more_than_the_caps(odd: dict[str, Any]) -> None:
     configured: dict[str, Any] = {"max_charge_current": 50.0, "max_discharge_current": 60.0}
-    pack = Pack(**configured)
+    pack = Sender(**configured)
     for changes in ({}, {"status": 0}, {"highest_mv": 3_500}, {"lowest_mv": 2_950}, {"current_ma": None}):
         result = pack.send(4, **(odd | changes))
         vmax_mv = odd.get("vmax_mv", 3_700)
@@ -913,13 +913,13 @@ def test_with_vmax_under_vbalance_vmax_counts() -> None:
 
 
 def test_for_less_than_hold_s_nothing_changes() -> None:
-    pack = Pack()
+    pack = Sender()
     before = pack.send(3)
     assert pack.silent(9.99) == before
 
 
 def test_a_lost_link_stops_charging_and_holds_cvl_at_the_last_voltage() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     result = pack.silent(10)
     assert result == Limits(
@@ -950,7 +950,7 @@ def test_at_loss_cvl_does_not_rise_to_float() -> None:
 
 def test_other_chemistries_float_100_mv_under_vbalance() -> None:
     nmc = {"vmin_mv": 3_490, "vbalance_mv": 4_000, "vmax_mv": 4_150, "lowest_mv": 3_950, "highest_mv": 3_990}
-    pack = Pack()
+    pack = Sender()
     pack.send(3, voltage_mv=64_000, **nmc)
     assert pack.silent(10).cvl_mv == 16 * 3_900
 
@@ -963,7 +963,7 @@ def test_other_chemistries_float_100_mv_under_vbalance() -> None:
 def test_discharging_rides_through_a_silence_unless_nearly_empty(
     turn: int, lowest_mv: int, seconds: int
 ) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.turn = turn
     pack.send(3, lowest_mv=lowest_mv)
     before = pack.limits.dcl_ma
@@ -975,7 +975,7 @@ def test_discharging_rides_through_a_silence_unless_nearly_empty(
 
 
 def test_vlow_under_vmin_does_not_shorten_what_counts_as_nearly_empty() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.turn = 2
     pack.send(2, value=1)
     pack.send(lowest_mv=3_000)
@@ -983,7 +983,7 @@ def test_vlow_under_vmin_does_not_shorten_what_counts_as_nearly_empty() -> None:
 
 
 def test_hold_and_ride_through_are_configurable() -> None:
-    pack = Pack(hold_s=3.0, ride_through_s=5.0)
+    pack = Sender(hold_s=3.0, ride_through_s=5.0)
     pack.send(3)
     assert not pack.silent(2.99).lost
     assert (pack.silent(0.01).lost, pack.limits.spent) == (True, False)
@@ -992,14 +992,14 @@ def test_hold_and_ride_through_are_configurable() -> None:
 
 
 def test_a_ride_through_shorter_than_hold_does_not_stop_discharging_first() -> None:
-    pack = Pack(hold_s=10.0, ride_through_s=3.0)
+    pack = Sender(hold_s=10.0, ride_through_s=3.0)
     pack.send(3)
     assert (pack.silent(9.99).dcl_ma, pack.limits.spent) == (FULL_DCL, False)
     assert pack.silent(0.01).dcl_ma == 0
 
 
 def test_in_no_second_of_a_long_silence_does_any_limit_rise() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=DISCHARGE_ALLOWED)
     pack.send(20, current_ma=-20_000)
@@ -1014,7 +1014,7 @@ def test_in_no_second_of_a_long_silence_does_any_limit_rise() -> None:
 
 
 def test_the_first_good_frames_heal_a_lost_link() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.silent(15)
     first = pack.send()
@@ -1028,7 +1028,7 @@ def test_the_first_good_frames_heal_a_lost_link() -> None:
 
 
 def test_after_the_ride_through_discharging_comes_back_by_a_ramp_too() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.silent(70)
     assert pack.currents == (0, 0)
@@ -1037,7 +1037,7 @@ def test_after_the_ride_through_discharging_comes_back_by_a_ramp_too() -> None:
 
 
 def test_a_denial_in_force_when_the_link_is_lost_stays() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(status=CHARGE_ALLOWED)
     assert pack.silent(20).dcl_ma == 0
@@ -1047,7 +1047,7 @@ def test_a_denial_in_force_when_the_link_is_lost_stays() -> None:
 
 
 def test_absorption_begins_at_vbalance_and_ends_50_mv_under_it() -> None:
-    pack = Pack()
+    pack = Sender()
     assert pack.send(3, highest_mv=3_395).state == "bulk"
     assert pack.send(highest_mv=3_400).state == "absorption"
     assert pack.send(highest_mv=3_350).state == "absorption"
@@ -1077,9 +1077,9 @@ def test_the_chemistry_is_told_from_vbalance_and_vnom(
     ("chemistry", "mah"), [("LFP", 303_030), ("LTO", 416_666), ("NMC", 270_270), ("NCA", 277_777)]
 )
 def test_until_vnom_is_known_the_capacity_is_by_the_advised_voltage(chemistry: str, mah: int) -> None:
-    pack = Pack(chemistry=chemistry)
+    pack = Sender(chemistry=chemistry)
     pack.send()
-    assert ratings.capacity_mah(pack.bank.settings, pack.bank.pack) == mah
+    assert ratings.capacity_mah(pack.known.settings, pack.known.readings) == mah
 
 
 # The step itself
@@ -1121,7 +1121,7 @@ def test_the_frame_of_these_tests_is_what_the_numbers_were_worked_out_for() -> N
 
 
 def test_noise_of_20_mv_moves_no_taper() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3, highest_mv=3500)
     settled = pack.currents
     for highest_mv in (3485, 3495, 3480, 3500, 3490) * 20:
@@ -1131,23 +1131,23 @@ def test_noise_of_20_mv_moves_no_taper() -> None:
 
 @pytest.mark.parametrize(("highest_mv", "follows"), [(3_480, False), (3_479, True)])
 def test_a_taper_stays_for_a_highest_cell_that_comes_back_by_20_mv(highest_mv: int, follows: bool) -> None:
-    pack = Pack()
+    pack = Sender()
     settled = pack.send(5, highest_mv=3_500).ccl_ma
     assert (pack.slow(2, highest_mv=highest_mv).ccl_ma > settled) is follows
 
 
 @pytest.mark.parametrize(("lowest_mv", "follows"), [(2_970, False), (2_971, True)])
 def test_a_taper_stays_for_a_lowest_cell_that_comes_back_by_20_mv(lowest_mv: int, follows: bool) -> None:
-    pack = Pack()
+    pack = Sender()
     settled = pack.send(5, lowest_mv=2_950).dcl_ma
     assert (pack.slow(2, lowest_mv=lowest_mv).dcl_ma > settled) is follows
 
 
 def test_the_taper_follows_a_cell_that_comes_back_by_more() -> None:
-    pack = Pack()
+    pack = Sender()
     held = pack.send(3, highest_mv=3500).ccl_ma
     assert pack.send(30, highest_mv=3475).ccl_ma > held
-    low = Pack()
+    low = Sender()
     low.send(3)
     held = low.send(1, lowest_mv=2950).dcl_ma
     assert low.send(30, lowest_mv=2970).dcl_ma == held
@@ -1155,7 +1155,7 @@ def test_the_taper_follows_a_cell_that_comes_back_by_more() -> None:
 
 
 def test_a_cell_over_vmax_draws_cvl_down_no_less_than_one_under_it() -> None:
-    under, over = Pack(), Pack()
+    under, over = Sender(), Sender()
     for pack, highest_mv in ((under, 3690), (over, 3700)):
         pack.send(3)
         pack.send(voltage_mv=54500, highest_mv=highest_mv, current_ma=20000)
@@ -1165,7 +1165,7 @@ def test_a_cell_over_vmax_draws_cvl_down_no_less_than_one_under_it() -> None:
 
 @pytest.mark.parametrize("current_ma", [None, 0, 500, 3000])
 def test_cvl_comes_down_for_a_cell_that_goes_on_rising_at_ccl_0(current_ma: int | None) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     first = pack.send(voltage_mv=54500, highest_mv=3700, current_ma=current_ma).cvl_mv
     assert pack.send(voltage_mv=54500, highest_mv=3745, current_ma=current_ma).cvl_mv < first
@@ -1173,7 +1173,7 @@ def test_cvl_comes_down_for_a_cell_that_goes_on_rising_at_ccl_0(current_ma: int 
 
 def test_no_cell_measured_is_no_permission() -> None:
     """The BMS measures from 1.5 V on: a highest cell under it is none."""
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(highest_mv=1495, lowest_mv=0).ccl_ma == 0
     assert "does not hear its cells" in pack.limits.ccl_reason
@@ -1185,7 +1185,7 @@ FULL = {"lowest_mv": 3_410, "highest_mv": 3_420, "voltage_mv": 54_640, "current_
 
 
 def test_a_full_pack_goes_to_float_in_steps_and_back_in_quicker_ones() -> None:
-    pack = Pack(hold_s=30.0)
+    pack = Sender(hold_s=30.0)
     pack.send(3, **FULL)
     assert pack.slow(15, 900.0, **FULL).state == "absorption", "3:45 h"
     assert pack.slow(14, 60.0, **FULL).state == "absorption"
@@ -1199,7 +1199,7 @@ def test_a_full_pack_goes_to_float_in_steps_and_back_in_quicker_ones() -> None:
     assert pack.slow(4, 300.0, **rest).cvl_mv == 16 * 3_370
     assert pack.slow(9, 900.0, **rest).cvl_mv == 16 * 3_370
     assert pack.limits.ccl_ma == FULL_CCL
-    pack.bank.charge_to_full(on=True)
+    pack.known.charge_to_full(on=True)
     assert pack.send(**rest).state == "bulk"
     assert pack.limits.cvl_mv == 16 * 3_380, "the first step at once"
     assert pack.limits.cvl_reason == "bulk: 16 cells x 3.38 V"
@@ -1209,16 +1209,16 @@ def test_a_full_pack_goes_to_float_in_steps_and_back_in_quicker_ones() -> None:
 
 
 def test_a_step_towards_float_takes_5_minutes_and_one_back_a_minute() -> None:
-    pack = Pack()
-    pack.bank.restore(None, Stage("float", soc=50.0))
+    pack = Sender()
+    pack.known.restore(None, Stage("float", soc=50.0))
     assert pack.send(3).cvl_mv == 16 * 3_370
-    pack.bank.charge_to_full(on=True)
+    pack.known.charge_to_full(on=True)
     pack.slow(1, 57.0)  # 59 s since the first
     for step in (1, 2):
         assert pack.slow(1, 1 - MOMENT).cvl_mv == 16 * 3_370 + 160 * (step - 1)
         assert pack.slow(1, MOMENT).cvl_mv == 16 * 3_370 + 160 * step
         pack.slow(1, 59.0)
-    pack.bank.restore(None, Stage("float", soc=50.0))
+    pack.known.restore(None, Stage("float", soc=50.0))
     top = pack.limits.cvl_mv
     assert pack.slow(1, 241.0 - MOMENT).cvl_mv == top
     for step in (1, 2):
@@ -1227,14 +1227,14 @@ def test_a_step_towards_float_takes_5_minutes_and_one_back_a_minute() -> None:
 
 
 def test_a_driver_that_begins_in_float_is_at_the_float_voltage_at_once() -> None:
-    pack = Pack()
-    pack.bank.restore(None, Stage("float", soc=50.0))
+    pack = Sender()
+    pack.known.restore(None, Stage("float", soc=50.0))
     assert pack.send(3).cvl_mv == 16 * 3_370
     assert pack.limits.state == "float"
 
 
 def test_the_end_of_a_charge_by_the_bms_is_no_fault() -> None:
-    pack = Pack(mode="normal", generation="A")
+    pack = Sender(mode="normal", generation="A")
     pack.send(3, lowest_mv=3_400, highest_mv=3_420, voltage_mv=54_500)
     ended = {"lowest_mv": 3_400, "highest_mv": 3_420, "voltage_mv": 54_500, "status": DISCHARGE_ALLOWED}
     result = pack.send(**ended)
@@ -1245,7 +1245,7 @@ def test_the_end_of_a_charge_by_the_bms_is_no_fault() -> None:
     assert result.ccl_reason == "full: the BMS has ended the charge"
     later = {"lowest_mv": 3_350, "highest_mv": 3_360, "voltage_mv": 53_600}
     assert pack.send(60, status=DISCHARGE_ALLOWED, **later).state == "float"
-    assert set(pack.bank.alarms.levels.values()) == {0}
+    assert set(pack.known.alarms.levels.values()) == {0}
     result = pack.send(**later)
     assert result.state == "bulk"
     assert result.ccl_reason == "waits for 3 frames in a row that permit it (1 so far)"
@@ -1253,37 +1253,37 @@ def test_the_end_of_a_charge_by_the_bms_is_no_fault() -> None:
 
 def test_with_no_margin_a_pack_is_full_10_mv_under_vbalance() -> None:
     for highest_mv, grows in ((3_390, False), (3_391, True)):
-        pack = Pack(charge_margin_mv=0.0)
+        pack = Sender(charge_margin_mv=0.0)
         pack.send(4, lowest_mv=highest_mv, highest_mv=3_400)
-        assert (pack.bank.stage.full_s > 0) is grows
+        assert (pack.known.stage.full_s > 0) is grows
     for lowest_mv, grows in ((3_400, False), (3_401, True)):
-        pack = Pack()
+        pack = Sender()
         pack.send(4, lowest_mv=lowest_mv, highest_mv=3_420)
-        assert (pack.bank.stage.full_s > 0) is grows
+        assert (pack.known.stage.full_s > 0) is grows
 
 
 def test_a_critical_end_of_charging_is_not_full() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3, lowest_mv=3_400, highest_mv=3_420)
     result = pack.send(lowest_mv=3_400, highest_mv=3_700, status=DISCHARGE_ALLOWED)
     assert (result.state, result.ccl_reason) == ("absorption", VH.format("3.700"))
 
 
 def test_a_lost_link_is_float_to_whoever_reads_it_and_changes_no_stage() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3, **FULL)
     assert pack.silent(15).state == "float"
-    assert pack.bank.stage.name == "absorption"
+    assert pack.known.stage.name == "absorption"
     assert pack.send(**FULL).state == "absorption"
 
 
 def test_charging_to_full_by_itself_is_after_so_many_days() -> None:
-    pack = Pack(charge_to_full_days=1.0)
+    pack = Sender(charge_to_full_days=1.0)
     pack.send()
     pack.slow(1, 86_400 - 1.0)
-    assert pack.bank.stage.asked_s is None
+    assert pack.known.stage.asked_s is None
     pack.send()
-    assert pack.bank.stage.asked_s == 0.0
+    assert pack.known.stage.asked_s == 0.0
 
 
 # Wishes
@@ -1291,11 +1291,11 @@ def test_charging_to_full_by_itself_is_after_so_many_days() -> None:
 
 def test_a_wish_lowers_a_limit_and_says_so() -> None:
     pack = knowing_pairs()
-    pack.bank.wishes = Wishes(40.5, 30.0)
+    pack.known.wishes = Wishes(40.5, 30.0)
     result = pack.send()
     assert (result.ccl_ma, result.ccl_reason) == (40_500, "maximum set on the GX 40.5 A")
     assert (result.dcl_ma, result.dcl_reason) == (30_000, "maximum set on the GX 30 A")
-    pack.bank.wishes = Wishes(500.0, 0.0)
+    pack.known.wishes = Wishes(500.0, 0.0)
     pack.send()
     assert pack.currents == (40_500, 0), "what was lifted rises slowly"
     assert pack.slow(1).ccl_ma > 40_500
@@ -1303,11 +1303,11 @@ def test_a_wish_lowers_a_limit_and_says_so() -> None:
 
 
 def test_charging_to_full_ignores_the_charge_taper_by_soc() -> None:
-    pack = Pack(charge_soc_taper=((40.0, 0.1), (60.0, 0.0)))
+    pack = Sender(charge_soc_taper=((40.0, 0.1), (60.0, 0.0)))
     pack.send(3)
     assert (pack.limits.ccl_ma, pack.limits.cvl_mv) == (15_151, 54_880), "the frame says 50 %"
     assert pack.limits.ccl_reason == "SoC 50 %: charging tapers as configured"
-    pack.bank.charge_to_full(on=True)
+    pack.known.charge_to_full(on=True)
     assert pack.slow(19).ccl_ma == FULL_CCL
 
 
@@ -1325,7 +1325,7 @@ def test_the_taper_by_soc_of_an_empty_pack(stored_wh: int, dcl: int, reason: str
 
 @pytest.mark.parametrize("highest_mv", [3_436, 3_445, 3_460])
 def test_at_the_start_a_cell_over_its_target_is_not_waited_for(highest_mv: int) -> None:
-    pack = Pack()
+    pack = Sender()
     rising = {"highest_mv": highest_mv, "voltage_mv": 54_000, "current_ma": 50_000}
     assert pack.send(2, **rising).cvl_mv <= 54_000
     assert pack.send(**rising).cvl_mv < 54_000
@@ -1333,7 +1333,7 @@ def test_at_the_start_a_cell_over_its_target_is_not_waited_for(highest_mv: int) 
 
 
 def test_cells_that_were_not_heard_for_a_moment_take_nothing_from_cvl() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(5)
     pack.send(2, status=BOTH | NO_COMMUNICATION, **UNHEARD)
     assert pack.send(2).cvl_mv == 53_120
@@ -1341,7 +1341,7 @@ def test_cells_that_were_not_heard_for_a_moment_take_nothing_from_cvl() -> None:
 
 
 def test_a_silence_in_which_a_cell_rose_takes_nothing_from_cvl() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(5)
     pack.silent(3600)
     assert pack.send(2, highest_mv=3_410, voltage_mv=54_200).cvl_mv == 53_120
@@ -1349,7 +1349,7 @@ def test_a_silence_in_which_a_cell_rose_takes_nothing_from_cvl() -> None:
 
 
 def test_a_load_that_ends_takes_nothing_from_cvl() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(5, highest_mv=3_355, voltage_mv=53_600, current_ma=-130_000)
     assert pack.send(5, highest_mv=3_405, voltage_mv=54_300, current_ma=20_000).cvl_mv == 54_880
 
@@ -1366,16 +1366,16 @@ def test_a_load_that_ends_takes_nothing_from_cvl() -> None:
 def test_from_float_it_does_not_come_up_over_a_cell_nor_while_charging_is_denied(
     changes: dict[str, Any], eases: bool
 ) -> None:
-    pack = Pack()
-    pack.bank.restore(None, Stage("float", soc=50.0))
+    pack = Sender()
+    pack.known.restore(None, Stage("float", soc=50.0))
     pack.send(3)
     pack.send(2, **changes)
-    pack.bank.charge_to_full(on=True)
+    pack.known.charge_to_full(on=True)
     assert pack.slow(3, **changes).cvl_mv == 16 * (3_380 if eases else 3_370)
 
 
 def test_after_a_denial_cvl_is_where_it_was() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(60, status=DISCHARGE_ALLOWED, current_ma=-20_000).cvl_mv == 53_120
     assert pack.send(2).cvl_mv == 53_120
@@ -1383,7 +1383,7 @@ def test_after_a_denial_cvl_is_where_it_was() -> None:
 
 
 def test_a_link_lost_during_a_denial_takes_nothing_from_where_cvl_was() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(5, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
     assert pack.silent(15).cvl_mv == 53_120
@@ -1391,7 +1391,7 @@ def test_a_link_lost_during_a_denial_takes_nothing_from_where_cvl_was() -> None:
 
 
 def test_where_a_cell_asked_for_less_meanwhile_it_comes_back_slowly() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(5, highest_mv=3_700, voltage_mv=54_500, current_ma=9_000)
     low = pack.send(2).cvl_mv
@@ -1403,7 +1403,7 @@ def test_where_a_cell_asked_for_less_meanwhile_it_comes_back_slowly() -> None:
 
 @pytest.mark.parametrize(("lowest_mv", "rises_mv"), [(3_404, 32), (3_403, 0)], ids=["level", "not level"])
 def test_level_cells_near_their_target_get_the_rest(lowest_mv: int, rises_mv: int) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     low = pack.send(highest_mv=3_480, voltage_mv=54_000, current_ma=9_000).cvl_mv
     near = {"highest_mv": 3_424, "lowest_mv": lowest_mv, "voltage_mv": 54_000}
@@ -1412,7 +1412,7 @@ def test_level_cells_near_their_target_get_the_rest(lowest_mv: int, rises_mv: in
 
 
 def test_under_a_cell_over_its_target_it_stays() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(9, highest_mv=3_431)
     assert pack.send(9, highest_mv=3_431, status=DISCHARGE_ALLOWED).cvl_mv == 53_120
     assert pack.send(30, highest_mv=3_431).cvl_mv == 53_120
@@ -1421,7 +1421,7 @@ def test_under_a_cell_over_its_target_it_stays() -> None:
 
 
 def test_a_lost_link_at_the_top_ends_where_it_began() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(9, highest_mv=3_430)
     assert pack.silent(20).cvl_mv == 53_120
     assert pack.send(3, highest_mv=3_420).cvl_mv == 54_880
@@ -1431,16 +1431,16 @@ def test_a_lost_link_at_the_top_ends_where_it_began() -> None:
 
 
 def test_settings_without_sense_raise_an_alarm_and_are_said() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(6, vmax_mv=3_350)
     assert pack.limits.wrong == "Vbalance 3.400 V is not under Vmax 3.350 V"
-    assert pack.bank.alarms.levels["InternalFailure"] == 2
+    assert pack.known.alarms.levels["InternalFailure"] == 2
     assert pack.send(9).wrong is None
-    assert pack.bank.alarms.levels["InternalFailure"] == 0
+    assert pack.known.alarms.levels["InternalFailure"] == 0
 
 
 def test_without_a_voltage_to_charge_to_nothing_is_charged() -> None:
-    pack = Pack()
+    pack = Sender()
     result = pack.send(6, vmax_mv=327_675, vbalance_mv=0)
     assert (result.ccl_ma, result.cvl_mv) == (0, 53_120)
     assert result.ccl_reason == "nothing says how far to charge: Vmax 327.675 V is no cell's voltage"
@@ -1449,7 +1449,7 @@ def test_without_a_voltage_to_charge_to_nothing_is_charged() -> None:
 
 def test_a_cell_that_rises_fast_tapers_charging_before_it_is_there() -> None:
     """5 mV a second: in 6 s 30 mV more, less 15 mV that may be noise; of the newest two the lower counts."""
-    pack, steady = Pack(max_charge_current=100.0), Pack(max_charge_current=100.0)
+    pack, steady = Sender(max_charge_current=100.0), Sender(max_charge_current=100.0)
     for highest_mv in (3_450, 3_460, 3_470, 3_480, 3_490, 3_500):
         rising = pack.send(highest_mv=highest_mv).ccl_ma
     level = steady.send(6, highest_mv=3_500).ccl_ma
@@ -1461,7 +1461,7 @@ def test_a_cell_that_rises_fast_tapers_charging_before_it_is_there() -> None:
 @pytest.mark.parametrize(("highest_mv", "tapers"), [(3_399, False), (3_400, True)])
 def test_a_rise_under_vbalance_tapers_nothing(highest_mv: int, tapers: bool) -> None:
     """20 mV a second, less of a frame: it would be far over Vbalance soon."""
-    pack = Pack()
+    pack = Sender()
     for before_mv in (3_300, 3_320, 3_340, 3_360, 3_380):
         pack.send(highest_mv=before_mv)
     assert pack.limits.ccl_ma == FULL_CCL
@@ -1482,7 +1482,7 @@ def test_a_rise_under_vbalance_tapers_nothing(highest_mv: int, tapers: bool) -> 
     ids=["E", "E, with readings of before", "a cell under what is measured", "a cell at 0 V"],
 )
 def test_cells_that_are_not_heard_are_not_empty(unheard: dict[str, Any]) -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     assert pack.send(4, **unheard).dcl_ma == 0
     assert pack.send(3).dcl_ma == FULL_DCL // 4
@@ -1490,35 +1490,35 @@ def test_cells_that_are_not_heard_are_not_empty(unheard: dict[str, Any]) -> None
 
 
 def test_a_measured_cell_at_vmin_is_empty() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
     pack.send(4, lowest_mv=1_500)
     assert pack.send(3).dcl_reason.startswith("empty: cell 7")
 
 
 def test_a_wish_in_silence_counts_with_the_next_second() -> None:
-    pack = Pack()
+    pack = Sender()
     pack.send(3)
-    pack.bank.wishes = Wishes(10.0, 20.0)
+    pack.known.wishes = Wishes(10.0, 20.0)
     assert pack.silent(1)[1:3] == (10_000, 20_000)
-    pack.bank.wishes = Wishes(None, 20.0)
+    pack.known.wishes = Wishes(None, 20.0)
     assert pack.silent(1)[1:3] == (10_000, 20_000)
 
 
 def test_float_of_a_pack_that_says_0_is_never_negative() -> None:
     for vmax_mv in (0, 20, 80, 125):
-        pack = Pack(chemistry="NMC")
-        pack.bank.restore(None, Stage("float", soc=50.0))
+        pack = Sender(chemistry="NMC")
+        pack.known.restore(None, Stage("float", soc=50.0))
         assert pack.send(3, vmax_mv=vmax_mv, vbalance_mv=0).cvl_mv == 0
 
 
 def test_another_chemistry_raises_cvl_by_steps_and_not_in_silence() -> None:
-    pack = Pack(chemistry="LFP")
+    pack = Sender(chemistry="LFP")
     nmc = {"vmin_mv": 3_490, "vbalance_mv": 4_000, "vmax_mv": 4_150, "lowest_mv": 3_700, "highest_mv": 3_710}
-    pack.bank.restore(None, Stage("float", soc=50.0))
+    pack.known.restore(None, Stage("float", soc=50.0))
     low = pack.send(3, voltage_mv=59_000, **nmc).cvl_mv
     assert low == 16 * 3_370
-    pack.bank.settings = Settings()
+    pack.known.settings = Settings()
     assert pack.silent(8).cvl_mv == low
     assert pack.silent(30).cvl_mv == low
     assert pack.send(3, voltage_mv=59_000, **nmc).cvl_mv <= low + 160

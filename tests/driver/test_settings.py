@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbus_smartbms import cli
-from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration, load
 from dbus_smartbms.limits import Limits
+from dbus_smartbms.pack import Pack
 from dbus_smartbms.settings import OPTIONS, Option, Settings, example
 from rig import frame
 
@@ -39,11 +39,11 @@ def said(configuration: Configuration, file: Path) -> list[str]:
 
 
 def limits_of(settings: Settings, **changes: Any) -> Limits:
-    bank = Bank(settings)
+    pack = Pack(settings)
     for second in range(3):
-        bank.take(frame(second, **changes), float(second))
-    assert bank.limits is not None
-    return bank.limits
+        pack.take(frame(second, **changes), float(second))
+    assert pack.limits is not None
+    return pack.limits
 
 
 # Without a problem
@@ -642,7 +642,7 @@ def test_config_show_has_each_value_with_its_source(file: Path, capsys: pytest.C
     assert rows["charge_soc_taper"].split()[:2] == ["80:", "0.5"]
     assert out.endswith(f"[pack AB12]\n{'tmax = 40':44}  # {file}, line 4\n")
     assert [line for line in out.splitlines() if line.startswith("[")] == [
-        "[pack]", "[limits]", "[link]", "[log]", "[pack AB12]",
+        "[pack]", "[limits]", "[bank]", "[link]", "[log]", "[pack AB12]",
     ]  # fmt: skip
     file.write_text("[limits]\ncharge_rate = 1C\n")
     status, out, err = config(capsys, "show", str(file))

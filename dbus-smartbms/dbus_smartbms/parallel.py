@@ -1,0 +1,522 @@
+"""CVL, CCL and DCL of packs in parallel, and for each the reason that binds.
+
+``step`` is pure, like ``limits.step``: what is not in ``Memory`` it does not remember, and time is an
+argument.  A bank of one pack has that pack's limits.  With more, CVL is the lowest, and CCL and DCL are such
+that no pack gets more than its own limit, however the current divides.  A pack that is lost, comes
+back, or suddenly counts other cells bounds the bank at what it was, derated, until it permits again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+from smartbms_protocol import PackState
+
+from . import shares
+from .limits import EASE_MV, EASE_UP_S, RAMP_S, STEP_S, Limits, flow_ma
+from .rules import NO_WISHES, Cap, Wishes, caps_of, least
+from .settings import Settings
+from .shares import CHARGE, DISCHARGE, Shares
+from .stages import FLOAT, STAGES
+
+JOIN_FRAMES = 3
+"""A further pack joins with so many: the frames that have to permit, and one alone may be noise."""
+START_S = 5.0
+"""Packs that join within this time are there from the start: there is nothing to ramp from."""
+STALE_INTERVALS = 3
+LEAST_SHARE = 0.001
+"""No pack takes less of the current: a division by nothing."""
+CONTACTOR_S = 5.0
+"""With a contactor of its own, a pack whose BMS denies carries no current after this time."""
+
+
+class Amounts(NamedTuple):
+    """CVL in mV, CCL and DCL in mA."""
+
+    cvl_mv: int
+    ccl_ma: int
+    dcl_ma: int
+
+    def least(self, other: Amounts) -> Amounts:
+        """The lower of each."""
+        return Amounts(*map(min, self, other))
+
+
+class Pack(Protocol):
+    """What is looked at of a pack; ``pack.Pack`` has it all."""
+
+    name: str
+    readings: PackState
+    limits: Limits | None
+    capacity_mah: int
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def excluded(self) -> bool: ...
+    @property
+    def float_mv(self) -> int: ...
+    @property
+    def near_empty(self) -> bool: ...
+    @property
+    def waits(self) -> bool: ...
+    def denies(self, direction: int) -> bool: ...
+    def opened(self, direction: int) -> bool: ...
+
+
+class Member(NamedTuple):
+    """What is remembered of a pack that belongs to the bank."""
+
+    frames: int = 0
+    """``PackState.frames`` at the last step."""
+    present: bool = True
+    """It takes part; else it is lost, comes back, or counts other cells than the rest."""
+    mark: Amounts | None = None
+    """The bank's limits with its last frame."""
+    bound: Amounts | None = None
+    """What the bank's limits do not exceed while it is not present."""
+    opened_at: tuple[float | None, float | None] = (None, None)
+    """Since when its BMS denies charging, discharging."""
+
+
+class Ceiling(NamedTuple):
+    """What a limit rises through after packs came or went; None: nothing holds it."""
+
+    amount: int | None = None
+    risen_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """All that ``step`` remembers."""
+
+    members: Mapping[str, Member]
+    """By cable."""
+    cells: int = 0
+    """How many in a pack, for all that are merged."""
+    began_at: float | None = None
+    at: float | None = None
+    """Of the last new frame."""
+    shares: tuple[Shares, Shares] = (shares.UNKNOWN, shares.UNKNOWN)
+    sampled: Mapping[str, int] | None = None
+    """Frames of each pack when their currents were looked at last."""
+    sampled_at: float = 0.0
+    ceilings: tuple[Ceiling, Ceiling, Ceiling] = (Ceiling(), Ceiling(), Ceiling())
+    setup: object = None
+    """Who takes part: when that changes, limits do not jump up."""
+    limits: Limits | None = None
+
+
+NOTHING = Memory({})
+
+
+class _View(NamedTuple):
+    """What the rules look at."""
+
+    settings: Settings
+    memory: Memory
+    """With the members of now."""
+    packs: Mapping[str, Pack]
+    """The members' packs, by cable."""
+    merged: Mapping[str, Pack]
+    """Those of them with the same number of cells."""
+    present: Mapping[str, Pack]
+    now: float
+    wishes: Wishes
+
+    @property
+    def absent(self) -> Iterator[tuple[Member, Pack]]:
+        """Members that do not take part now."""
+        for cable, pack in self.packs.items():
+            if cable not in self.present:
+                yield self.memory.members[cable], pack
+
+    @property
+    def heard(self) -> dict[str, Pack]:
+        """The merged packs that frames come from, also those that come back."""
+        return {cable: pack for cable, pack in self.merged.items() if not _lost(pack)}
+
+    @property
+    def contactors(self) -> bool:
+        """Whether each pack has one of its own."""
+        return self.settings.relays == "own"
+
+    def caps(self) -> tuple[Cap, Cap]:
+        """What the user allows of CCL and DCL, or the packs' capacity."""
+        whole_mah = sum(pack.capacity_mah for pack in self.merged.values())
+        return caps_of(self.settings, whole_mah, self.wishes)
+
+    def shares(self, way: int) -> dict[str, float]:
+        """Of all members."""
+        capacity_mah = {cable: pack.capacity_mah for cable, pack in self.packs.items()}
+        return shares.in_use(self.memory.shares, way, capacity_mah)
+
+
+def step(
+    settings: Settings, memory: Memory, packs: Mapping[str, Pack], now: float, wishes: Wishes = NO_WISHES
+) -> Memory:
+    """What is remembered after a frame of any pack, or a second without one; the limits are in it.
+
+    ``packs`` by their cables.  No limits before the first frame.  Never raises for any frame or time, never
+    reads a clock.
+    """
+    memory = _meet(memory, packs, now)
+    if not memory.members:
+        return replace(memory, limits=None)
+    belonging = {cable: packs[cable] for cable in memory.members}
+    merged = {cable: pack for cable, pack in belonging.items() if not odd(memory, pack)}
+    view = _View(settings, memory, belonging, merged, _present(memory, merged), now, wishes)
+    view = view._replace(memory=_bound(view))
+    fresh = {
+        cable for cable, pack in belonging.items() if pack.readings.frames != memory.members[cable].frames
+    }
+    ceilings, setup = memory.ceilings, memory.setup
+    alone = next(iter(belonging.values())).limits if len(belonging) == 1 else None
+    if alone is None:
+        view = view._replace(memory=_learn(view))
+    limits = alone or _limits(view)
+    if alone is None or setup is not None:
+        ceilings, setup, limits = _rise(view, limits, fresh=bool(fresh))
+    mark = Amounts(limits.cvl_mv, limits.ccl_ma, limits.dcl_ma)
+    members = {
+        cable: member._replace(
+            frames=belonging[cable].readings.frames,
+            mark=mark if cable in fresh and member.present else member.mark,
+        )
+        for cable, member in view.memory.members.items()
+    }
+    at = now if fresh else memory.at
+    return replace(view.memory, members=members, at=at, ceilings=ceilings, setup=setup, limits=limits)
+
+
+# Who belongs to the bank, and who takes part
+
+
+def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
+    """Packs join when they have permitted or denied; they leave only when they are excluded."""
+    known = {cable: pack for cable, pack in packs.items() if pack.limits is not None and not pack.excluded}
+    members = {cable: member for cable, member in memory.members.items() if cable in known}
+    for cable, pack in known.items():
+        joins = (
+            pack.readings.frames >= JOIN_FRAMES and pack.limits and not pack.limits.lost and not pack.waits
+        )
+        if cable not in members and (joins or not members):
+            members[cable] = Member(frames=pack.readings.frames - 1)
+    if len(members) > 1:  # the first may have been noise: one frame, and none that agreed
+        members = {cable: member for cable, member in members.items() if known[cable].readings.confirmed}
+    if not members:
+        return replace(memory, members=members)
+    began_at = now if memory.began_at is None else memory.began_at
+    cells = memory.cells
+    votes: dict[int, tuple[int, int, int]] = {}
+    for cable in members:
+        frame = known[cable].readings.frame
+        count = frame.cells if frame else 0
+        energy, packs_so, _ = votes.get(count, (0, 0, 0))
+        votes[count] = energy + (frame.capacity_wh if frame else 0), packs_so + 1, count
+    if cells not in votes or now - began_at < START_S:
+        cells = max(votes, key=lambda count: votes[count])  # most of the energy, of the packs, of the cells
+    return replace(memory, members=members, cells=cells, began_at=began_at)
+
+
+def odd(memory: Memory, pack: Pack) -> bool:
+    """Whether a pack has another number of cells than those that are merged."""
+    frame = pack.readings.frame
+    return frame is not None and frame.cells != memory.cells
+
+
+def _lost(pack: Pack) -> bool:
+    return pack.limits is None or pack.limits.lost
+
+
+def _present(memory: Memory, merged: Mapping[str, Pack]) -> dict[str, Pack]:
+    """Those that take part; one that comes back does when it has permitted, or denied, again."""
+    return {
+        cable: pack
+        for cable, pack in merged.items()
+        if not _lost(pack) and (memory.members[cable].present or not pack.waits)
+    }
+
+
+def _bound(view: _View) -> Memory:
+    """The members: those that are not present any more bound the bank at what it was, derated."""
+    memory = view.memory
+    remaining = [cable for cable, member in memory.members.items() if member.present]
+    members: dict[str, Member] = {}
+    before: Amounts | None = None
+    for member, _ in view.absent:
+        if member.bound is not None:
+            before = member.bound if before is None else member.bound.least(before)
+    for cable, member in memory.members.items():
+        pack, bound = view.packs[cable], None
+        if cable not in view.present:
+            bound = member.bound
+            if member.present and member.mark is not None:
+                bound = member.mark if before is None else member.mark.least(before)
+                others = [other for other in remaining if other != cable]
+                bound = before = _derated(view, pack, bound, remaining, others) if others else bound
+                remaining = others
+        opened_at = tuple(
+            None if not pack.opened(way) else view.now if since is None else since
+            for way, since in enumerate(member.opened_at)
+        )
+        members[cable] = member._replace(
+            present=cable in view.present, bound=bound, opened_at=(opened_at[0], opened_at[1])
+        )
+    return replace(memory, members=members)
+
+
+def _derated(
+    view: _View, pack: Pack, bound: Amounts, remaining: Sequence[str], others: Sequence[str]
+) -> Amounts:
+    """Without a pack: by its share of the current or of the capacity, whichever leaves less."""
+    parts = [shares.by_capacity({cable: view.packs[cable].capacity_mah for cable in remaining})]
+    parts += [view.shares(way) for way in (CHARGE, DISCHARGE)]
+    cvl_mv = bound.cvl_mv
+    if _lost(pack):
+        # Its cells are not seen: no further than the voltage at which full cells rest.
+        own_mv = 0 if pack.limits is None else pack.limits.cvl_mv
+        cvl_mv = min(cvl_mv, max(pack.float_mv, own_mv))
+    left = [sum(part[other] for other in others) / sum(part[cable] for cable in remaining) for part in parts]
+    return Amounts(
+        cvl_mv,
+        int(bound.ccl_ma * min(left[0], left[1])),
+        int(bound.dcl_ma * min(left[0], left[2])),
+    )
+
+
+# How the current divides
+
+
+def _learn(view: _View) -> Memory:
+    """Compare the packs' currents once in a round of frames, while all take part."""
+    memory, packs = view.memory, view.merged
+    frames = {cable: pack.readings.frames for cable, pack in packs.items()}
+    opened = view.contactors and any(
+        pack.opened(way) for pack in packs.values() for way in (CHARGE, DISCHARGE)
+    )
+    whole = len(view.present) == len(packs) > 1 and not opened
+    before = memory.sampled
+    if not whole or before is None or before.keys() != frames.keys():
+        return replace(memory, sampled=frames if whole else None, sampled_at=view.now)
+    if any(frames[cable] == before[cable] for cable in frames):
+        if view.now - memory.sampled_at > STALE_INTERVALS:
+            return replace(memory, sampled=frames, sampled_at=view.now)
+        return memory
+    seen = {cable: pack.readings.frame for cable, pack in packs.items()}
+    current = {cable: None if frame is None else frame.current_ma for cable, frame in seen.items()}
+    dt_s = view.now - memory.sampled_at
+    capacity_mah = {cable: pack.capacity_mah for cable, pack in packs.items()}
+    learnt = shares.learn(memory.shares, current, capacity_mah, dt_s)
+    return replace(memory, shares=learnt, sampled=frames, sampled_at=view.now)
+
+
+# What is allowed
+
+
+def _limits(view: _View) -> Limits:
+    cvl, ccl, dcl = _voltage(view), _current(view, CHARGE), _current(view, DISCHARGE)
+    lost, spent = _silence(view)
+    states = [pack.limits.state for pack in view.present.values() if pack.limits]
+    told = [(pack.label, pack.limits.wrong) for pack in view.packs.values() if pack.limits]
+    return Limits(
+        cvl.amount, ccl.amount, dcl.amount, cvl.reason, ccl.reason, dcl.reason,
+        _allowed(view, CHARGE), _allowed(view, DISCHARGE),
+        FLOAT if lost or not states else min(states, key=STAGES.index), lost, spent,
+        "; ".join(f"{label}: {wrong}" for label, wrong in told if wrong) or None,
+    )  # fmt: skip
+
+
+def _silence(view: _View) -> tuple[bool, bool]:
+    """Whether the bank counts as lost, and whether the ride-through is over too.
+
+    All packs: as for one, counted from the one that was heard last.  ``block``: one is enough.
+    """
+    quiet = [pack for cable, pack in view.merged.items() if cable not in view.present]
+    if not quiet:
+        return False, False
+    if view.settings.on_pack_lost == "block":
+        return True, any(_spent(pack) for pack in quiet)
+    last = max(quiet, key=lambda pack: pack.readings.at or 0.0)
+    if view.heard:
+        return False, False
+    return True, _spent(last) or any(pack.near_empty for pack in quiet)
+
+
+def _current(view: _View, way: int) -> Cap:
+    """The least of what the user, the packs, and those that are not there allow."""
+    return least((*_stops(view, way), view.caps()[way], *_takes(view, way), *_holds(view, 1 + way)))
+
+
+def _stops(view: _View, way: int) -> Iterator[Cap]:
+    """What stops all packs at once."""
+    lost, spent = _silence(view)
+    if spent if way == DISCHARGE else lost:
+        who = ", ".join(pack.label for cable, pack in view.merged.items() if cable not in view.present)
+        yield Cap(0, f"no frames from {who}: is the cable plugged in?")
+    for cable, pack in view.merged.items():
+        if _lost(pack):
+            continue
+        if not view.contactors and pack.denies(way):
+            yield Cap(0, f"{pack.label}: {_reason(pack, way)}")
+        if view.settings.on_pack_lost == "block" and cable not in view.present:
+            yield Cap(_own(pack, way), f"{pack.label}: {_reason(pack, way)}")
+        if _stuck(view, cable, way):
+            yield Cap(0, f"{pack.label}: current flows though its BMS denies it: its contactor?")
+
+
+def _stuck(view: _View, cable: str, way: int) -> bool:
+    """Whether current flows through a pack whose contactor should be open."""
+    pack, since = view.packs[cable], view.memory.members[cable].opened_at[way]
+    frame = pack.readings.frame
+    if not view.contactors or since is None or view.now - since < CONTACTOR_S:
+        return False
+    if frame is None or frame.current_ma is None:
+        return False
+    return (frame.current_ma if way == CHARGE else -frame.current_ma) > flow_ma(pack.capacity_mah)
+
+
+def _takers(view: _View, way: int) -> dict[str, Pack]:
+    """The packs that current flows through; where none is present, those that come back."""
+    packs = dict(view.present) or view.heard
+    if not view.contactors:
+        return packs
+    return {cable: pack for cable, pack in packs.items() if not pack.opened(way) or _stuck(view, cable, way)}
+
+
+def _takes(view: _View, way: int) -> Iterator[Cap]:
+    """How much the bank may have so that each pack has its own limit at most.
+
+    A pack whose BMS denies the other direction may have opened its contactor: the others count without
+    it, and it counts with them.
+    """
+    takers, part = _takers(view, way), view.shares(way)
+    if not takers:
+        for pack in view.present.values():
+            yield Cap(0, f"{pack.label}: {_reason(pack, way)}")
+            return
+    doubtful = {cable for cable, pack in takers.items() if view.contactors and pack.opened(1 - way)}
+    sure = sum(part[cable] for cable in takers.keys() - doubtful)
+    amounts: dict[str, tuple[int, float]] = {}
+    for cable, pack in takers.items():
+        among = sure + part[cable] if cable in doubtful else sure
+        share = max(part[cable] / min(1.0, among), LEAST_SHARE) if among else 1.0
+        amounts[cable] = round(_own(pack, way) / share), share
+    if amounts:
+        cable = min(amounts, key=lambda taker: amounts[taker])
+        pack, (amount, share) = takers[cable], amounts[cable]
+        takes = "" if len(takers) == 1 else f" takes {share:.0%} of the current"
+        yield Cap(amount, f"{pack.label}{takes}: {_reason(pack, way)}")
+
+
+def _holds(view: _View, number: int) -> Iterator[Cap]:
+    """What packs that are not there, or silent, leave of a limit (0: CVL, 1: CCL, 2: DCL)."""
+    for member, pack in view.absent:
+        if member.bound is not None:
+            why = "comes back"
+            if odd(view.memory, pack):
+                why = f"has other cells than {view.memory.cells}"
+            elif _lost(pack):
+                why = "is lost"
+            yield Cap(member.bound[number], f"{pack.label} {why}: no more than before, derated")
+    for cable, pack in view.present.items():
+        mark = view.memory.members[cable].mark
+        if mark is not None and _stale(pack, view.now):
+            yield Cap(mark[number], f"{pack.label} is silent: no more than before")
+
+
+def _voltage(view: _View) -> Cap:
+    """The lowest CVL of the packs that can be charged."""
+    lost, _ = _silence(view)
+    packs = (view.merged if lost else _takers(view, CHARGE) or view.present or view.merged).values()
+    known = [(pack.limits.cvl_mv, pack.label, pack.limits.cvl_reason) for pack in packs if pack.limits]
+    amount, label, reason = min(known, key=lambda one: one[0])
+    return least((Cap(amount, f"{label}: {reason}"), *_holds(view, 0)))
+
+
+def _allowed(view: _View, way: int) -> bool:
+    if any(cap.amount == 0 for cap in _stops(view, way)):
+        return False
+    takers = [pack.limits for pack in _takers(view, way).values() if pack.limits]
+    return bool(takers) and all(
+        limits.allow_charge if way == CHARGE else limits.allow_discharge for limits in takers
+    )
+
+
+def _own(pack: Pack, way: int) -> int:
+    limits = pack.limits
+    return 0 if limits is None else limits.ccl_ma if way == CHARGE else limits.dcl_ma
+
+
+def _reason(pack: Pack, way: int) -> str:
+    limits = pack.limits
+    return "" if limits is None else limits.ccl_reason if way == CHARGE else limits.dcl_reason
+
+
+def _spent(pack: Pack) -> bool:
+    return pack.limits is not None and pack.limits.spent
+
+
+def _stale(pack: Pack, now: float) -> bool:
+    return pack.readings.age(now) > STALE_INTERVALS * pack.readings.interval_s
+
+
+# Rising after packs came or went
+
+
+def _rise(
+    view: _View, limits: Limits, *, fresh: bool
+) -> tuple[tuple[Ceiling, Ceiling, Ceiling], object, Limits]:
+    """Limits that would jump up because others take part now rise slowly; what packs allow is not touched."""
+    memory, before = view.memory, view.memory.limits
+    opened = [(pack.opened(CHARGE), pack.opened(DISCHARGE)) for pack in view.present.values()]
+    setup = tuple(view.packs), tuple(view.present), tuple(opened) if view.contactors else ()
+    if before is None or view.now - (memory.began_at or 0.0) < START_S:
+        return NOTHING.ceilings, setup, limits
+    dt_s, caps, changed = _dt_s(view, fresh=fresh), view.caps(), setup != memory.setup
+    cvl = _cvl_ceiling(memory, limits.cvl_mv, dt_s, changed=changed)
+    ccl = _ceiling(
+        memory.ceilings[1], before.ccl_ma, limits.ccl_ma, caps[CHARGE].amount, dt_s, changed=changed
+    )
+    dcl = _ceiling(
+        memory.ceilings[2], before.dcl_ma, limits.dcl_ma, caps[DISCHARGE].amount, dt_s, changed=changed
+    )
+    for ceiling, amount, reason in (
+        (cvl, "cvl_mv", "cvl_reason"), (ccl, "ccl_ma", "ccl_reason"), (dcl, "dcl_ma", "dcl_reason"),
+    ):  # fmt: skip
+        if ceiling.amount is not None and ceiling.amount < getattr(limits, amount):
+            why = f"packs came or went: rises slowly; {getattr(limits, reason)}"
+            lower: dict[str, Any] = {amount: ceiling.amount, reason: why}
+            limits = limits._replace(**lower)
+    return (cvl, ccl, dcl), setup, limits
+
+
+def _dt_s(view: _View, *, fresh: bool) -> float:
+    """Seconds that a ramp moves on: it stands still in silence, and while one of the packs is silent."""
+    packs, at = view.present.values(), view.memory.at
+    if not fresh or at is None or any(_stale(pack, view.now) for pack in packs):
+        return 0.0
+    return min(max(view.now - at, 0.0), 1.5 * max((pack.readings.interval_s for pack in packs), default=0.0))
+
+
+def _ceiling(ceiling: Ceiling, was: int, wanted: int, full: int, dt_s: float, *, changed: bool) -> Ceiling:
+    """What a current rises through, in steps over its whole range."""
+    amount, risen_s = ceiling.amount, ceiling.risen_s + dt_s
+    if changed and wanted > was:
+        amount, risen_s = was, 0.0
+    if amount is not None and risen_s >= STEP_S:
+        amount, risen_s = amount + int(full * risen_s / RAMP_S) + 1, 0.0
+    return Ceiling() if amount is None or amount >= full else Ceiling(amount, risen_s)
+
+
+def _cvl_ceiling(memory: Memory, wanted: int, dt_s: float, *, changed: bool) -> Ceiling:
+    """What CVL rises through."""
+    was = wanted if memory.limits is None else memory.limits.cvl_mv
+    amount, risen_s = memory.ceilings[0].amount, memory.ceilings[0].risen_s + dt_s
+    if changed and wanted > was:
+        amount, risen_s = was, 0.0
+    if amount is not None and risen_s >= EASE_UP_S:
+        amount, risen_s = amount + memory.cells * EASE_MV, 0.0
+    return Ceiling() if amount is None or amount >= wanted else Ceiling(amount, risen_s)
