@@ -90,6 +90,11 @@ def _wrap(kind: str, value: Value) -> Any:
     return _Variant("ai", []) if value is None else _Variant(kind, value)
 
 
+def _setting(value: str | int | float) -> Any:
+    """A value as localsettings wants it: it takes the setting's type from that of the default."""
+    return _Variant({str: "s", int: "i", float: "d"}[type(value)], value)
+
+
 def _unwrap(value: Any) -> Any:
     """The other way; arrays of bytes and the like stay lists, an empty array is None."""
     if isinstance(value, _Variant):
@@ -127,8 +132,10 @@ class Connection:
             raise BusError(f"{type(error).__name__}: {error}") from error
         try:
             await asyncio.wait_for(bus.connect(), CONNECT_S)
-        except Exception as error:
+        except BaseException as error:  # cancelled, too
             _close(bus)
+            if not isinstance(error, Exception):
+                raise
             raise BusError(f"{type(error).__name__}: {error}") from error
         bus._writer.sock = _Patient(bus._sock)
         for handler in self._handlers:
@@ -207,18 +214,30 @@ class Connection:
         answer: dict[str, dict[str, Any]] = await self.call(service, "/", BUS_ITEM, "GetItems")
         return answer
 
-    async def add_setting(self, path: str, default: str) -> str | None:
-        """What localsettings keeps at a path; ``default`` where it kept nothing.  None: it refuses."""
-        entry = {"path": _Variant("s", path), "default": _Variant("s", default)}
-        answer = await self.call(SETTINGS, "/", SETTINGS_API, "AddSettings", "aa{sv}", [entry])
-        first = answer[0] if isinstance(answer, list) and answer and isinstance(answer[0], dict) else {}
-        value = first.get("value")
-        return value if isinstance(value, str) and not first.get("error") else None
+    async def add_settings(self, defaults: Mapping[str, str | int | float]) -> dict[str, Any]:
+        """What localsettings keeps at each path; the default where it kept nothing.
+
+        What it refuses is missing.
+        """
+        entries = [
+            {"path": _Variant("s", path), "default": _setting(default)} for path, default in defaults.items()
+        ]
+        answer = await self.call(SETTINGS, "/", SETTINGS_API, "AddSettings", "aa{sv}", entries)
+        return {
+            entry["path"]: entry["value"]
+            for entry in (answer if isinstance(answer, list) else ())
+            if isinstance(entry, dict) and {"path", "value"} <= entry.keys() and not entry.get("error")
+        }
+
+    async def set_setting(self, path: str, value: str | int | float) -> bool:
+        """Change what localsettings keeps at a path; whether it took it."""
+        code = await self.call(SETTINGS, path, BUS_ITEM, "SetValue", "v", _setting(value))
+        return bool(code == 0)
 
     async def watch(
-        self, service: str, changed: Callable[[str, dict[str, Any]], None], only: str | None = None
+        self, service: str, changed: Callable[[str, dict[str, Any]], None], below: str | None = None
     ) -> None:
-        """Tell of each change of a service, or of only one path: ``changed(path, {"Value": ..., ...})``.
+        """Tell of each change of a service, or of those below a path: ``changed(path, {"Value": ..., ...})``.
 
         Ends with the connection.  Of several watched services each is told of the others' changes, too.
 
@@ -245,7 +264,7 @@ class Connection:
                 changed(message.path, _unwrap(message.body[0]))
 
         self._bus.add_message_handler(handler)
-        part = "" if only is None else f",path='{only}'"
+        part = "" if below is None else f",path_namespace='{below}'"
         for rule in (
             f"type='signal',interface='{BUS_ITEM}',sender='{service}'{part}",
             f"type='signal',sender='{_DAEMON[0]}',member='NameOwnerChanged',arg0='{service}'",

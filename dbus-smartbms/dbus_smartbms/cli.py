@@ -24,7 +24,7 @@ and publishes cells, alarms and charge limits as a com.victronenergy.battery ser
 
 _EXAMPLES = """examples:
   dbus-smartbms demo                                  all of it, live in this terminal
-  dbus-smartbms run                                   the cable that says SmartBMSToUSB
+  dbus-smartbms run                                   the cables that say SmartBMSToUSB
   dbus-smartbms run --device /dev/ttyUSB0 --set limits.max_charge_current=80
   dbus-smartbms record --output capture.jsonl         what the cable sends, to look at later
   dbus-smartbms replay < capture.jsonl                the limits that the driver would have set
@@ -110,7 +110,7 @@ def _file(text: str) -> Path:
 
 
 def _device_option(parser: argparse.ArgumentParser) -> None:
-    text = "serial device (default: the cable that says SmartBMSToUSB)"
+    text = "serial device, may be given again (default: the cables that say SmartBMSToUSB)"
     parser.add_argument("--device", metavar="PATH", action="append", help=text)
 
 
@@ -136,10 +136,8 @@ def _say_problems(configuration: Configuration) -> None:
         log.error("configuration: %s", problem)
 
 
-def _devices(args: argparse.Namespace, parser: argparse.ArgumentParser, default: str) -> str:
-    if args.device and len(args.device) > 1:
-        parser.error("argument --device: this version drives one pack, so give one device")
-    return args.device[0] if args.device else default
+def _devices(args: argparse.Namespace, default: str) -> str:
+    return ",".join(args.device) if args.device else default
 
 
 async def _until_signal(work: Coroutine[Any, Any, None]) -> None:
@@ -163,7 +161,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .driver import Driver
 
     def chosen(configuration: Configuration) -> Configuration:
-        devices = _devices(args, parser, configuration.settings.devices)
+        devices = _devices(args, configuration.settings.devices)
         configuration.settings = replace(configuration.settings, devices=devices)
         return configuration
 
@@ -210,7 +208,7 @@ def _record_options(parser: argparse.ArgumentParser) -> None:
 def _record(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     from .replay import Capture, record
 
-    devices = _devices(args, parser, "auto")
+    devices = _devices(args, "auto")
     if args.output and args.output.is_file():
         parser.exit(1, f"dbus-smartbms record: {args.output} is there already; choose another name\n")
     logs.start("info")

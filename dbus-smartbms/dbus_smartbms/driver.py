@@ -1,7 +1,7 @@
-"""The process: cables in, a battery service out.  Thin, owns every task, fails loudly.
+"""The process: cables in, battery services out.  Thin, owns every task, fails loudly.
 
 Everything that decides anything is pure and lives in ``bank``; here are the clock, the serial
-line, the bus, the signals.
+lines, the bus, the signals.
 """
 
 from __future__ import annotations
@@ -12,62 +12,45 @@ import logging
 import math
 import re
 import signal
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from . import __version__, state, watchdog
-from .bank import Bank
-from .bus import BUS_ITEM, SETTINGS, BusError, Service
+from .bank import TICK_S, Bank
 from .configuration import Configuration
-from .items import Items
+from .items import BankItems
 from .link import Cable, Link
-from .paths import (
-    CHARGE_TO_FULL,
-    MAX_CHARGE_CURRENT,
-    MAX_DISCHARGE_CURRENT,
-    Identity,
-    View,
-)
+from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT, Identity
+from .presence import Kept, Presence, device_id
 from .rules import Wishes
-from .state import LONGEST_NAME, MOST_INSTANCE
+from .state import LONGEST_NAME, MOST_WISH
+from .use import Use
 
 log = logging.getLogger(__name__)
 _NUMBER = re.compile(r"\d+(\.\d+)?")
 
-SERVICE = "com.victronenergy.battery.smartbms"
-SYSTEM = "com.victronenergy.system"
-INSTANCE = "/Settings/Devices/smartbms/ClassAndVrmInstance"
-"""Where localsettings keeps the device instance, as ``battery:<number>``."""
-AGAIN_S = 10.0
-"""Before one that did not answer is asked again."""
-INSTANCE_S = 2.0
-"""The name waits so long for localsettings; then the instance is what it was the last time."""
-DVCC, ACTIVE_BMS = "/Control/Dvcc", "/ActiveBmsService"
-TICK_S = 1.0
+BATTERY = "com.victronenergy.battery"
+SETTINGS_ID = "smartbms"
+"""The bank's, in localsettings: ``/Settings/Devices/smartbms/...``"""
+SERVICE = f"{BATTERY}.{SETTINGS_ID}"
+FIRST_INSTANCE, INSTANCES = 200, 797
+"""Where a pack's device instance is looked for, by its cable: a prime, so that all letters count."""
 CATCH_UP_S = 0.1
 """For reading what waited while the process stood still: some 20 frames at the least."""
-RETRY_S = 1.0
-"""Pause before the bus is tried again: it is back well within 5 s."""
 STATE_S = 900.0
 """Between two writings of the state file: flash wears out."""
 WISH_S = 1.0, 60.0
 """What is set over the bus is written at once, the next after 1 s, then 2 s, ... up to a minute."""
 WRITTEN_S = 1.0
 """Between two lines of the log on what is set over the bus: a client may send a thousand."""
-COARSE_S = 3600.0
-"""Passing time alone is worth a writing only so often."""
 SAY_S = 60.0
 """A change of nothing but reasons is logged so often at most."""
-SETTLE_S = 5.0
-"""How long what the GX does with our limits has to stand before it is said: at a start it
-changes its mind several times."""
 
 
 class Driver:
-    """One pack on one bus."""
+    """One bank on one bus, and its packs beside it."""
 
     def __init__(
         self,
@@ -76,35 +59,32 @@ class Driver:
         read_again: Callable[[], Configuration] | None = None,
     ) -> None:
         """``read_again`` reads the configuration anew, at SIGHUP."""
-        self.configuration = configuration
         self._read_again = read_again or (lambda: configuration)
-        self.bank = Bank(configuration.settings)
+        self.bank = Bank(configuration)
         self._link = Link(configuration.settings.devices, self._received, self._opened)
         self.identity = Identity(problems=tuple(configuration.problems))
-        self.items = Items()
-        self.service = Service(SERVICE, self.items, self._written)
+        self.identities: dict[str, Identity] = {}
+        """Of the packs, by their cables."""
+        self.items = BankItems()
+        self._use = Use(SERVICE)
+        self.presence = Presence(
+            SERVICE, SETTINGS_ID, self.items, self.identity, self._lasting(),
+            self._changed, self._written, self._watch_system,
+        )  # fmt: skip
+        self._shown: dict[str, tuple[Presence, asyncio.Task[None]]] = {}
+        """The packs that have a service of their own, by their cables."""
+        self._news: set[str] = set()
+        """Cables of packs whose frames were taken and are not announced yet."""
+        self._sayer = _Sayer(self.bank, self.items, self.identity)
         self._write_said = False
-        self._said: tuple[object, ...] = ()
-        self._said_why: tuple[str, ...] = ()
-        self._said_at = 0.0
-        self._said_wished: tuple[object, ...] = ()
-        self._disagreement: str | None = None
         self._ready = asyncio.Event()
-        self._use = _Use()
-        self._kept = _Kept(state_file)
-        self.bank.wishes = self._kept.saved.wishes
-        self.identity.custom_name = self._kept.saved.name
-        self._instance = self._kept.saved.instance
-        """What localsettings keeps, as far as is known."""
-        if self._instance is not None:
-            self.identity.instance = self._instance
-        self._instance_told = 0
-        """How often it said that it had changed."""
-        self._moved = asyncio.Event()
-        self._packs: dict[str, state.Pack] = {}
-        """What is known of packs that were here before."""
-        self._arriving: tuple[Bank, Cable] | None = None
-        """Another pack, until its first frame."""
+        self._keeper = state.Keeper(state_file)
+        saved = self._keeper.saved
+        self.bank.wishes = saved.wishes
+        self.identity.custom_name = saved.name
+        self.presence.instance = saved.instance
+        if saved.instance is not None:
+            self.identity.instance = saved.instance
         self._wished = asyncio.Event()
         self._ended = asyncio.Event()
         self._broken: BaseException | None = None
@@ -141,9 +121,8 @@ class Driver:
             for task in (ending, *tasks):
                 task.cancel()
             await asyncio.gather(ending, *tasks, return_exceptions=True)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.service.leave(), 1.0)
-            self._kept.write(self._worth_keeping())
+            await asyncio.gather(self.presence.leave(), *map(self._hide_pack, [*self._shown]))
+            self._keeper.write(self._worth_keeping())
             watchdog.stop()
         log.info("ended")
 
@@ -166,103 +145,92 @@ class Driver:
             log.error("configuration: %s", problem)
         if not new.problems:
             log.info("the configuration was read again")
-            self.configuration = new
-            self.bank.settings = new.of(self.identity.serial)
+            self.bank.configuration = new
             self._link.choose(new.settings.devices)
             logging.getLogger().setLevel(new.settings.level.upper())
+            self._show_packs()
         self._announce()
 
     # The way of a byte
 
     def _opened(self, cable: Cable) -> None:
-        """A cable is read; another than before may be another pack, which counts from its first frame on."""
-        self._arriving = None
-        if cable.identity == self.identity.serial:
-            self._connected(cable)
-            return
-        known = self._worth_keeping().packs.get(cable.identity)
-        bank = Bank(self.configuration.of(cable.identity))
-        bank.restore(known and known.counted, known and known.stage)
-        if self.configuration.packs and cable.identity not in self.configuration.packs:
-            log.warning(
-                "the configuration has a section for %s, but none for this cable, %s",
-                ", ".join(self.configuration.packs), cable.identity,
-            )  # fmt: skip
-        self._arriving = bank, cable
-        if self.bank.limits is None:
-            self._arrive(bank, cable)
+        """A cable is read; its pack counts from its frames on."""
+        name = cable.identity
+        if name not in self.bank.packs:
+            pack, known = self.bank.pack(name), self._keeper.saved.packs.get(name)
+            pack.restore(known and known.counted, known and known.stage)
+            pack.name = known.name if known else ""
+            instance = known.instance if known else None
+            self.identities[name] = Identity(
+                serial=name,
+                instance=self._free_instance(name) if instance is None else instance,
+                custom_name=pack.name,
+            )
+            own = self.bank.configuration.packs
+            if own and name not in own:
+                log.warning(
+                    "the configuration has a section for %s, but none for this cable, %s",
+                    ", ".join(own), name,
+                )  # fmt: skip
+            if self.bank.limits is None:
+                self.presence.remember()
+        self.identities[name].connection = f"Serial {cable.device.removeprefix('/dev/')}"
 
-    def _arrive(self, bank: Bank, cable: Cable) -> None:
-        self._packs = dict(self._worth_keeping().packs)  # with the newest of the pack that goes
-        bank.wishes, bank.settings = self.bank.wishes, self.configuration.of(cable.identity)
-        self.bank, self._arriving = bank, None
-        self.items.forget_cells()
-        self._connected(cable)
+    def _free_instance(self, cable: str) -> int:
+        """A device instance that no service of ours has, or had; the same whoever comes first."""
+        taken = {pack.instance for pack in self._keeper.saved.packs.values()}
+        taken |= {identity.instance for identity in (self.identity, *self.identities.values())}
+        number = FIRST_INSTANCE + int.from_bytes(cable.encode(), "big") % INSTANCES
+        while number in taken:
+            number += 1
+        return number
 
-    def _connected(self, cable: Cable) -> None:
-        self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
-        self.identity.serial = cable.identity
-
-    def _received(self, data: bytes, idle: bool) -> None:
-        now = self._clock()
-        bank = self._arriving[0] if self._arriving else self.bank
-        for frame in bank.feed(data, idle=idle):
-            bank.take(frame, now)
-            if self._arriving:
-                self._arrive(*self._arriving)
-            self._announce()
-            if bank.pack.confirmed:
+    def _received(self, cable: Cable, data: bytes, idle: bool) -> None:
+        now, name = self._clock(), cable.identity
+        pack = self.bank.packs[name]
+        for frame in pack.feed(data, idle=idle):
+            self.bank.take(name, frame, now)
+            if len(self.bank.packs) == 1:
+                self._announce([name])
+            else:
+                self._announce_soon(name)
+            if pack.readings.confirmed and not self._ready.is_set():
                 self._ready.set()
+            if pack.readings.frames == 2:
+                self._show_packs()
 
-    def _announce(self) -> None:
-        self.service.announce(self.items.update(View(self.bank, self.identity, self._clock())))
-        self._say()
+    def _announce_soon(self, cable: str) -> None:
+        """Frames of several packs that are there at the same time are announced together."""
+        if not self._news:
+            asyncio.get_running_loop().call_soon(self._announce_news)
+        self._news.add(cable)
+
+    def _announce_news(self) -> None:
+        news = [*self._news]
+        self._news.clear()
+        self._announce(news)
+
+    def _announce(self, cables: Iterable[str] | None = None) -> None:
+        """Tell of what changed: of the battery first, then of the packs that are shown."""
+        changed, of_packs = self.items.update(
+            self.bank, self.identity, self.identities, self._clock(), cables, self._shown
+        )
+        self.presence.announce(changed)
+        for cable, items in of_packs.items():
+            self._shown[cable][0].announce(items)
+        self._sayer.say(self._clock())
 
     def _written(self) -> None:
         """A client wrote something: announced before its answer, logged once a second at most."""
         self._announce()
         if not self._write_said:
             self._write_said = True
-            self._say_wishes()
+            self._sayer.say_wishes()
             asyncio.get_running_loop().call_later(WRITTEN_S, self._say_later)
 
     def _say_later(self) -> None:
         self._write_said = False
-        self._say_wishes()
-
-    def _say_wishes(self) -> None:
-        wished = (*self.bank.wishes, self.bank.stage.asked_s is not None, self.identity.custom_name)
-        if wished != self._said_wished:
-            self._said_wished = wished
-            log.info("set over the bus: CCL at most %s, DCL at most %s, charge to full %s, name %r", *wished)
-
-    def _say(self) -> None:
-        """One line when something changed that a person would want to read; nothing per frame."""
-        limits, levels = self.bank.limits, self.bank.alarms.levels
-        if limits is None:
-            return
-        if limits.lost:
-            self._disagreement = None  # nothing is compared, and nothing agrees
-        elif self.bank.agreement.text != self._disagreement:
-            self._disagreement = self.bank.agreement.text
-            log.warning("%s", self._disagreement or "the BMS and the manual's tables agree again")
-        raised = tuple(f"{path} {level}" for path, level in levels.items() if level)
-        now = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised, limits.wrong)
-        reasons = (limits.cvl_reason, limits.ccl_reason, limits.dcl_reason)
-        why = tuple(_NUMBER.sub("", reason) for reason in reasons)
-        if now != self._said or (why != self._said_why and self._clock() - self._said_at >= SAY_S):
-            self._said, self._said_why, self._said_at = now, why, self._clock()
-            log.info(
-                "%s: CVL %.2f V (%s), CCL %.1f A (%s), DCL %.1f A (%s)%s",
-                limits.state,
-                limits.cvl_mv / 1000, limits.cvl_reason,
-                limits.ccl_ma / 1000, limits.ccl_reason,
-                limits.dcl_ma / 1000, limits.dcl_reason,
-                "".join((
-                    "; alarms: " + ", ".join(raised) if raised else "",
-                    "; settings of the BMS: " + limits.wrong if limits.wrong else "",
-                )),
-            )  # fmt: skip
+        self._sayer.say_wishes()
 
     async def _tick(self) -> None:
         """What has to happen without frames, once a second.
@@ -277,9 +245,10 @@ class Driver:
                 await asyncio.sleep(CATCH_UP_S)
             now = self._clock()
             self._use.judge(self.identity, now)
-            if self.bank.pack.age(now) >= TICK_S:  # else a frame has just done all this
+            quiet = [cable for cable, pack in self.bank.packs.items() if pack.readings.age(now) >= TICK_S]
+            if quiet:  # else frames have just done all this
                 self.bank.tick(now)
-                self._announce()
+                self._announce(quiet)
 
     async def _keep(self) -> None:
         """Write down, now and then, what has to outlive this process; in a thread, for flash may be slow."""
@@ -291,153 +260,131 @@ class Driver:
                 pause = WISH_S[0]
             self._wished.clear()
             with contextlib.suppress(RuntimeError):  # no thread to be had: the next time
-                await asyncio.to_thread(self._kept.write, self._worth_keeping())
+                await asyncio.to_thread(self._keeper.write, self._worth_keeping())
             await asyncio.sleep(pause)
             pause = min(2 * pause, WISH_S[1])
 
     def _worth_keeping(self) -> state.Saved:
         """What a later run begins with: of packs that were seen earlier, too."""
-        packs, counted = {**self._kept.saved.packs, **self._packs}, self.bank.counted
-        if self.identity.serial is not None and counted is not None:
-            packs[self.identity.serial] = state.Pack(counted, self.bank.stage)
-        return state.Saved(packs, self.bank.wishes, self.identity.custom_name, self._instance)
+        packs = dict(self._keeper.saved.packs)
+        for cable, pack in self.bank.packs.items():
+            if pack.counted is not None:
+                instance = self.identities[cable].instance if cable in self._shown else None
+                instance = packs[cable].instance if instance is None and cable in packs else instance
+                packs[cable] = state.Pack(pack.counted, pack.stage, pack.name, instance)
+        return state.Saved(packs, self.bank.wishes, self.identity.custom_name, self.presence.instance)
 
     # The bus
 
     async def _serve(self) -> None:
-        """Be on the bus whenever it is there and there is something to show."""
+        """Be on the bus once there is something to show."""
         await self._ready.wait()
-        said: str | None = None
-        while True:
-            try:
-                await self.service.connect()
-                await self._recall_instance()
-                if await self.service.take_name():
-                    log.info("on the bus as %s, instance %d", SERVICE, self.identity.instance)
-                    said = None
-                    tasks = [
-                        asyncio.create_task(self._watch_system()),
-                        asyncio.create_task(self._follow_instance()),
-                    ]
-                    await self.service.closed()
-                    for task in tasks:
-                        task.cancel()
-                    log.warning("the bus is gone")
-                else:
-                    said = _once(said, f"{SERVICE} is taken: is another driver running?")
-            except BusError as error:
-                said = _once(said, f"no bus ({error}); it is tried again every second")
-            self.service.owned = False
-            self.service.disconnect()
-            self._use.forget(self.identity)
-            await asyncio.sleep(RETRY_S)
-
-    async def _recall_instance(self) -> None:
-        """Ask localsettings, where it is, for the instance; a limit does not wait for it for long."""
-        try:
-            await self.service.watch(SETTINGS, self._settings_changed, INSTANCE)
-            await asyncio.wait_for(self._read_instance(), INSTANCE_S)
-        except TimeoutError:  # it hangs: the name does not wait, we do
-            self._reading_instance = asyncio.create_task(self._read_again_instance())
-        except BusError:
-            pass
-        self._moved.clear()
-        if self._instance is not None and self._instance != self.identity.instance:
-            self.identity.instance = self._instance
-            self._announce()
-
-    async def _read_instance(self) -> None:
-        told = self._instance_told
-        value = await self.service.add_setting(INSTANCE, f"battery:{self.identity.instance}")
-        if told == self._instance_told:  # else a change came after the answer, and was heard before it
-            self._keeps(value)
-
-    def _settings_changed(self, path: str, entry: dict[str, object]) -> None:
-        if path == INSTANCE:
-            self._instance_told += 1
-            self._keeps(entry.get("Value"))
-        elif not path:
-            self._reading_instance = asyncio.create_task(self._read_again_instance())
-
-    async def _read_again_instance(self) -> None:
-        while self.service.connected:
-            try:
-                await self._read_instance()
-            except BusError:  # it went, and will say when it is there; or it hangs
-                await asyncio.sleep(AGAIN_S)
-            else:
-                return
-
-    def _keeps(self, value: object) -> None:
-        """What localsettings says it keeps; another number than before is one that somebody wants."""
-        match = re.fullmatch(r"battery:(\d{1,5})", value) if isinstance(value, str) else None
-        if match and int(match[1]) <= MOST_INSTANCE and int(match[1]) != self._instance:
-            self._instance = int(match[1])
-            self._moved.set()
-            self._wished.set()
-
-    async def _follow_instance(self) -> None:
-        """Take another instance: clients look at it only when the name appears."""
-        try:
-            while True:
-                await self._moved.wait()
-                self._moved.clear()
-                if self._instance is None or self._instance == self.identity.instance:
-                    continue
-                await self.service.hide()
-                self.identity.instance = self._instance
-                self._announce()
-                if not await self.service.take_name():
-                    raise BusError("the name was taken meanwhile")
-                log.info("instance %d now, as the settings have it", self.identity.instance)
-        except BusError as error:
-            log.warning("the instance cannot be changed (%s); connecting anew", error)
-            self.service.disconnect()
+        self._sayer.know_wishes()
+        await self.presence.run()
 
     async def _watch_system(self) -> None:
-        """Learn whether the GX follows our limits: DVCC on, and ours the chosen BMS."""
-        with contextlib.suppress(BusError):  # nothing of the pack waits for this
-            await self.service.watch(SYSTEM, self._system_changed)
-            await self._read_system()
+        await self._use.watch(self.presence.service, self.identity)
 
-    async def _read_system(self) -> None:
-        for path in (DVCC, ACTIVE_BMS):
-            try:
-                self._use.values[path] = await self.service.call(SYSTEM, path, BUS_ITEM, "GetValue")
-            except BusError:
-                self._use.values.pop(path, None)
+    def _show_packs(self) -> None:
+        """Give each pack that sends frames a service of its own, if they are to have one."""
+        known = [cable for cable, pack in self.bank.packs.items() if pack.readings.confirmed]
+        wanted = {"always": True, "never": False}.get(self.bank.settings.show_packs, len(known) > 1)
+        for cable in known if wanted else ():
+            if cable not in self._shown:
+                self._show_pack(cable)
+        for cable in () if wanted else [*self._shown]:
+            asyncio.get_running_loop().create_task(self._hide_pack(cable)).add_done_callback(self._done)
 
-    def _system_changed(self, path: str, entry: dict[str, object]) -> None:
-        if path in (DVCC, ACTIVE_BMS):
-            self._use.values[path] = entry.get("Value")
-        elif not path:
-            self._use.values.clear()
-            self._reading = asyncio.create_task(self._read_system())
+    def _show_pack(self, cable: str) -> None:
+        items, identity = self.items.packs[cable], self.identities[cable]
+        name, number = device_id(cable), 1
+        while f"{BATTERY}.{name}" in {presence.service.name for presence, _ in self._shown.values()}:
+            number += 1
+            name = f"{device_id(cable)}_{number}"
+        kept = Kept("CustomName", lambda: identity.custom_name, lambda text: items.write("/CustomName", text))
+        presence = Presence(
+            f"{BATTERY}.{name}", name, items, identity, (kept,), self._changed, self._written
+        )  # fmt: skip
+        known = self._keeper.saved.packs.get(cable)
+        presence.instance = known.instance if known else None
+        items.show((), {})  # every path is there before its name
+        items.items["/CustomName"].write = lambda text: self._write_pack_name(cable, text)
+        items.items["/History/Clear"].write = lambda value: self._clear(self.bank.packs[cable], value)
+        items.items["/Battery/Request/Id"].write = lambda value: value == 1
+        task = asyncio.get_running_loop().create_task(presence.run(), name=f"bus {name}")
+        task.add_done_callback(self._done)
+        self._shown[cable] = presence, task
 
-    # What may be written
+    async def _hide_pack(self, cable: str) -> None:
+        presence, task = self._shown.pop(cable)
+        await presence.leave()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """A task has ended: an error in it ends the process."""
+        if not task.cancelled() and task.exception() is not None:
+            self._broken = task.exception()
+            self._ended.set()
+
+    # What may be written, and what localsettings keeps of it
+
+    def _lasting(self) -> tuple[Kept, ...]:
+        """What localsettings keeps of the bank: valid as when written over the bus; -1 A is no wish."""
+        write = self.items.write
+        return (
+            Kept("CustomName", lambda: self.identity.custom_name, lambda name: write("/CustomName", name)),
+            Kept("MaxChargeCurrent", lambda: self._wish(0), lambda amps: self._take_wish(0, amps)),
+            Kept("MaxDischargeCurrent", lambda: self._wish(1), lambda amps: self._take_wish(1, amps)),
+            Kept(
+                "ChargeToFull", lambda: int(self.bank.charges_to_full), lambda on: write(CHARGE_TO_FULL, on)
+            ),
+        )
+
+    def _changed(self) -> None:
+        """Something is now what localsettings has."""
+        self._wished.set()
+        self._written()
 
     def _accept_writes(self) -> None:
-        self.items.items["/CustomName"].write = self._write_name
-        self.items.items["/Battery/Request/Id"].write = lambda _value: False  # 1 is there, others are not
-        self.items.items["/History/Clear"].write = self._write_clear
+        items = self.items.items
+        items["/CustomName"].write = self._write_name
+        items["/Battery/Request/Id"].write = self._write_request
+        items["/History/Clear"].write = lambda value: self._clear(self.bank, value)
         for path in (MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT):
-            self.items.items[path].always = True  # what is shown may be the configured cap, under the wish
-        self.items.items[CHARGE_TO_FULL].write = self._write_charge_to_full
-        self.items.items[MAX_CHARGE_CURRENT].write = lambda amps: self._write_wish(0, amps)
-        self.items.items[MAX_DISCHARGE_CURRENT].write = lambda amps: self._write_wish(1, amps)
+            items[path].always = True  # what is shown may be the configured cap, under the wish
+        items[CHARGE_TO_FULL].write = self._write_charge_to_full
+        items[MAX_CHARGE_CURRENT].write = lambda amps: self._write_wish(0, amps)
+        items[MAX_DISCHARGE_CURRENT].write = lambda amps: self._write_wish(1, amps)
 
     def _write_name(self, name: str) -> bool:
-        if len(name) > LONGEST_NAME or not name.isprintable():
+        if not _is_name(name):
             return False
         self.identity.custom_name = name
         self._wished.set()
         return True
 
-    def _write_clear(self, value: int) -> bool:
-        if value != 1:
+    def _write_pack_name(self, cable: str, name: str) -> bool:
+        if not _is_name(name):
             return False
-        self.bank.clear_history()
+        pack = self.bank.packs[cable]
+        pack.name = self.identities[cable].custom_name = name
+        self.bank.renamed(self._clock())
+        self._wished.set()
         return True
+
+    def _write_request(self, number: int) -> bool:
+        """Which battery gui-v2 shows: one that there is."""
+        there = 1 <= number <= len(self.items.packs)
+        if there:
+            self.identity.shown = number
+        return there
+
+    @staticmethod
+    def _clear(what: Any, value: int) -> bool:
+        if value == 1:
+            what.clear_history()
+        return value == 1
 
     def _write_charge_to_full(self, value: int) -> bool:
         if value not in (0, 1):
@@ -451,88 +398,104 @@ class Driver:
         most = self.bank.caps[direction].amount // 100 / 10
         if not 0 <= amps <= math.ceil(most):
             return False
-        wishes = list(self.bank.wishes)
-        wishes[direction] = None if amps >= int(most) else amps
-        self.bank.wishes = Wishes(*wishes)
-        self._wished.set()
+        self._wish_for(direction, None if amps >= int(most) else amps)
         return True
 
+    def _wish_for(self, direction: int, amps: float | None) -> None:
+        wishes = list(self.bank.wishes)
+        wishes[direction] = amps
+        self.bank.wishes = Wishes(*wishes)
+        self._wished.set()
 
-class _Kept:
-    """The state file, if there is one; what goes wrong with it is said once and stops nothing."""
+    def _wish(self, direction: int) -> float:
+        amps = self.bank.wishes[direction]
+        return -1.0 if amps is None else float(amps)
 
-    def __init__(self, path: Path | None) -> None:
-        self.saved = state.Saved()
-        self._path = path
-        self._said: str | None = None
-        self._lock = threading.Lock()
-        try:
-            self.saved = state.read(path) if path else self.saved
-            if path:
-                log.info("state: %d packs known from %s", len(self.saved.packs), path)
-        except state.DamagedError as error:
-            self.saved = error.saved
-            log.warning("%s", error)
+    def _take_wish(self, direction: int, amps: object) -> None:
+        """What localsettings has: more than is configured lifts nothing, and other packs may yet come."""
+        if isinstance(amps, (int, float)) and (amps == -1 or 0 <= amps <= MOST_WISH):
+            self._wish_for(direction, None if amps == -1 else float(amps))
 
-    def write(self, saved: state.Saved) -> None:
-        if self._path is None or _coarse(saved) == _coarse(self.saved):
+
+class _Sayer:
+    """Lines of the log when something changed that a person would want to read; nothing per frame."""
+
+    def __init__(self, bank: Bank, items: BankItems, identity: Identity) -> None:
+        self._bank, self._items, self._identity = bank, items, identity
+        self._said: tuple[object, ...] = ()
+        self._why: tuple[str, ...] = ()
+        self._at = 0.0
+        self._wished: tuple[object, ...] = ()
+        self._missing: list[str] = []
+        self._disagreement: object = ""
+
+    def know_wishes(self) -> None:
+        """What is wished now need not be said."""
+        bank = self._bank
+        self._wished = (*bank.wishes, bank.charges_to_full, self._identity.custom_name)
+
+    def say_wishes(self) -> None:
+        """What was set over the bus, if it is something else than before."""
+        before = self._wished
+        self.know_wishes()
+        if self._wished != before:
+            log.info(
+                "set over the bus: CCL at most %s, DCL at most %s, charge to full %s, name %r", *self._wished
+            )
+
+    def say(self, now: float) -> None:
+        """Whether packs are missing, mirror and BMS differ, and what the limits are and why."""
+        limits = self._bank.limits
+        if limits is None:
             return
-        with self._lock:  # the last writing may come while a slow one is under way
-            try:
-                state.write(self._path, saved)
-            except (OSError, ValueError) as error:
-                self._said = _once(self._said, f"the state file {self._path} cannot be written: {error}")
-            else:
-                self.saved = saved
-                self._said = None
-
-
-def _coarse(saved: state.Saved) -> object:
-    """What makes a writing worth while: all but the seconds of a charge's progress."""
-    return saved[1:], {
-        cable: (
-            pack.counted,
-            [int(part // COARSE_S) if isinstance(part, float) else part for part in pack.stage],
+        several = len(self._items.packs) > 1
+        if several:
+            self._say_missing()
+        disagreement = "" if limits.lost else self._items.items["/SmartBms/Disagreement"].value
+        if disagreement != self._disagreement:
+            self._disagreement = disagreement
+            if not limits.lost:  # nothing is compared, and nothing agrees
+                log.warning("%s", disagreement or "the BMS and the manual's tables agree again")
+        raised = tuple(
+            f"{pack.label}: {path} {level}" if several else f"{path} {level}"
+            for pack in self._bank.packs.values()
+            for path, level in pack.alarms.levels.items()
+            if level
         )
-        for cable, pack in saved.packs.items()
-    }
+        said = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised, limits.wrong)
+        reasons = (limits.cvl_reason, limits.ccl_reason, limits.dcl_reason)
+        why = tuple(_NUMBER.sub("", reason) for reason in reasons)
+        if said != self._said or (why != self._why and now - self._at >= SAY_S):
+            self._said, self._why, self._at = said, why, now
+            log.info(
+                "%s: CVL %.2f V (%s), CCL %.1f A (%s), DCL %.1f A (%s)%s",
+                limits.state,
+                limits.cvl_mv / 1000, limits.cvl_reason,
+                limits.ccl_ma / 1000, limits.ccl_reason,
+                limits.dcl_ma / 1000, limits.dcl_reason,
+                "".join((
+                    "; alarms: " + ", ".join(raised) if raised else "",
+                    "; settings of the BMS: " + limits.wrong if limits.wrong else "",
+                )),
+            )  # fmt: skip
+
+    def _say_missing(self) -> None:
+        packs = [pack for pack in self._items.packs if pack in self._bank.packs]
+        missing = []
+        for pack in map(self._bank.packs.__getitem__, packs):
+            if pack.excluded:
+                missing.append(f"{pack.label} is left out, as its name begins with *")
+            elif self._bank.odd(pack):
+                missing.append(f"{pack.label} is left out: it has another number of cells")
+            elif pack.lost:
+                missing.append(f"{pack.label} is lost")
+        if missing != self._missing:
+            self._missing = missing
+            if missing:
+                log.warning("%d packs: %s", len(packs), "; ".join(missing))
+            else:
+                log.info("%d packs: all are there", len(packs))
 
 
-class _Use:
-    """Whether the GX follows our limits, judged once it has stood for ``SETTLE_S``."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, object] = {}
-        self._seen: tuple[bool | None, str | None] = (None, None)
-        self._since = 0.0
-
-    def forget(self, identity: Identity) -> None:
-        self.values.clear()
-        identity.in_use, identity.in_use_text = None, None
-
-    def judge(self, identity: Identity, now: float) -> None:
-        seen = self._look()
-        if seen != self._seen:
-            self._seen, self._since = seen, now
-        elif seen != (identity.in_use, identity.in_use_text) and now - self._since >= SETTLE_S:
-            identity.in_use, identity.in_use_text = seen
-            if seen[1] is not None:
-                log.warning("%s", seen[1]) if seen[0] is False else log.info("%s", seen[1])
-
-    def _look(self) -> tuple[bool | None, str | None]:
-        if DVCC not in self.values or ACTIVE_BMS not in self.values:
-            return None, None
-        if self.values[DVCC] is None:
-            return None, None
-        if not self.values[DVCC]:
-            return False, "DVCC is off: the GX does not follow our limits (Settings, DVCC)"
-        bms = self.values[ACTIVE_BMS]
-        if bms != SERVICE:
-            return False, f"the GX follows another BMS: {bms or 'none'} (Settings, DVCC, Controlling BMS)"
-        return True, "the GX follows our limits"
-
-
-def _once(said: str | None, text: str) -> str:
-    if text != said:
-        log.warning("%s", text)
-    return text
+def _is_name(name: str) -> bool:
+    return len(name) <= LONGEST_NAME and name.isprintable()

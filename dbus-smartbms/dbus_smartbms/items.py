@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .bank import Bank
@@ -196,7 +196,7 @@ class BankItems(Items):
         identities: Mapping[str, Identity],
         now: float,
         cables: Iterable[str] | None = None,
-        shown: bool = False,
+        shown: Collection[str] = (),
     ) -> tuple[dict[str, Item], dict[str, dict[str, Item]]]:
         """Bring every item up to date; those of the battery that changed, and those of ``shown`` packs.
 
@@ -222,7 +222,7 @@ class BankItems(Items):
                 path = row.path.replace("{b}", str(number))
                 self.put(path, row.type, row.text, items.values_by_row[n], changed)
             self.put_cells(cells, number, changed, only_numbered=several)
-            if shown:
+            if cable in shown:
                 changed_of[cable] = items.show(rows, cells)
         views = {cable: seen for cable in order if (seen := self.packs[cable].view)}
         self._show_whole(Whole(bank, identity, views), dirty, changed)

@@ -824,14 +824,37 @@ CELL_ROWS: tuple[CellRow, ...] = (
 )
 
 
+_JOINS: dict[Join, str] = {
+    total: "sum", mean: "mean", lowest: "lowest", highest: "highest", each: "each",
+    _longest: "longest; none while one is not known",
+}  # fmt: skip
+
+
+def _of_several(row: Row) -> str:
+    """What becomes of a row on the battery's service when there are several packs."""
+    if row.join:
+        return _JOINS[row.join]
+    return "of all" if row.whole else "each pack's"
+
+
 def markdown() -> str:
     """All paths as a Markdown table, for ``docs/dbus-paths.md`` (a test compares them)."""
-    lines = ["| path | type | unit | without frames | source and meaning |", "|" + " --- |" * 5]
+    lines = [
+        "| path | type | unit | without frames | several packs | on a pack's service | source and meaning |",
+        "|" + " --- |" * 7,
+    ]
     gone = {"frame": "no value", "known": "kept", "": "kept", "once": "kept"}
     for row in ROWS:
         unit = row.text.rpartition("}")[2].strip() if isinstance(row.text, str) else "in words"
-        lines.append(f"| `{row.path}` | {row.type} | {unit} | {gone[row.needs]} | {row.source} |")
+        own = "yes" if row.value else "no"
+        lines.append(
+            f"| `{row.path}` | {row.type} | {unit} | {gone[row.needs]} | {_of_several(row)} | {own} "
+            f"| {row.source} |"
+        )
     for cell in CELL_ROWS:
         unit = cell.text.rpartition("}")[2].strip()
-        lines.append(f"| `{cell.path}` | {cell.type} | {unit} | {gone['frame']} | {cell.source} |")
+        several = "each pack's" if "{b}" in cell.path else "not there"
+        lines.append(
+            f"| `{cell.path}` | {cell.type} | {unit} | {gone['frame']} | {several} | yes | {cell.source} |"
+        )
     return "\n".join(lines) + "\n"

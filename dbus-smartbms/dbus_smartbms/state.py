@@ -6,7 +6,9 @@ Flash wears out: the driver writes rarely.  Power goes: the file is replaced who
 from __future__ import annotations
 
 import json
+import logging
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,16 +18,20 @@ from .ratings import MOST_WH
 from .rules import NO_WISHES, Wishes
 from .stages import STAGES, Stage
 
+log = logging.getLogger(__name__)
 VERSION = 1
 LONGEST_NAME = 32
 """Characters of /CustomName, as gui-v2 limits it."""
 MOST_INSTANCE = 0xFFFF
+MOST_WISH = 10_000
 _MOST = {
     "cells": 255, "capacity_wh": MOST_WH, "soc": 100, "bms_soc": 100,
-    "max_charge_current": 10_000, "max_discharge_current": 10_000,
+    "max_charge_current": MOST_WISH, "max_discharge_current": MOST_WISH,
 }  # fmt: skip
 """Numbers, each from 0 to here; the others are counts of seconds."""
 _MOST_S = 10**9
+COARSE_S = 3600.0
+"""Passing time alone is worth a writing only so often."""
 
 
 class Pack(NamedTuple):
@@ -33,6 +39,10 @@ class Pack(NamedTuple):
 
     counted: Counted
     stage: Stage = Stage()
+    name: str = ""
+    """/CustomName of its own service."""
+    instance: int | None = None
+    """The device instance of that, as localsettings keeps it or as it was given."""
 
 
 class Saved(NamedTuple):
@@ -111,12 +121,13 @@ def _instance(number: Any) -> int | None:
 
 
 def _pack(entry: Any) -> Pack:
-    stage: Any = {}
-    if isinstance(entry, dict):
-        stage = entry.get("stage", {})
-        entry = {name: value for name, value in entry.items() if name != "stage"}
-    counted = _read("a pack", entry, {}, Counted._fields)
-    return Pack(Counted(**counted), Stage(**_read("a charge", stage, Stage._field_defaults, ())))
+    if not isinstance(entry, dict):
+        raise ValueError(f"a pack is {entry!r:.40}, not an object")
+    rest = {field: entry[field] for field in entry if field not in Pack._field_defaults}
+    counted = _read("a pack", rest, {}, Counted._fields)
+    stage = _read("a charge", entry.get("stage", {}), Stage._field_defaults, ())
+    name, instance = _name(entry.get("name", "")), _instance(entry.get("instance"))
+    return Pack(Counted(**counted), Stage(**stage), name, instance)
 
 
 def _read(what: str, entry: Any, defaults: Mapping[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
@@ -143,8 +154,12 @@ def _read(what: str, entry: Any, defaults: Mapping[str, Any], needed: tuple[str,
 def write(path: Path, saved: Saved) -> None:
     """Replace the file.  Raises OSError when that cannot be done; the old file is then as it was."""
     packs = {
-        cable: pack.counted._asdict() | {"stage": pack.stage._asdict()} for cable, pack in saved.packs.items()
-    }
+        cable: {
+            **pack.counted._asdict(),
+            "stage": pack.stage._asdict(), "name": pack.name, "instance": pack.instance,
+        }
+        for cable, pack in saved.packs.items()
+    }  # fmt: skip
     whole = {
         "version": VERSION, "name": saved.name, "instance": saved.instance, "wishes": saved.wishes._asdict(),
         "packs": packs,
@@ -166,3 +181,49 @@ def write(path: Path, saved: Saved) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class Keeper:
+    """The state file, if there is one; what goes wrong with it is said once and stops nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.saved = Saved()
+        self._path = path
+        self._said: str | None = None
+        self._lock = threading.Lock()
+        try:
+            self.saved = read(path) if path else self.saved
+            if path:
+                log.info("state: %d packs known from %s", len(self.saved.packs), path)
+        except DamagedError as error:
+            self.saved = error.saved
+            log.warning("%s", error)
+
+    def write(self, saved: Saved) -> None:
+        """Write what is worth it."""
+        if self._path is None or _coarse(saved) == _coarse(self.saved):
+            return
+        with self._lock:  # the last writing may come while a slow one is under way
+            try:
+                write(self._path, saved)
+            except (OSError, ValueError) as error:
+                text = f"the state file {self._path} cannot be written: {error}"
+                if text != self._said:
+                    log.warning("%s", text)
+                self._said = text
+            else:
+                self.saved = saved
+                self._said = None
+
+
+def _coarse(saved: Saved) -> object:
+    """What makes a writing worth while: all but the seconds of a charge's progress."""
+    return saved[1:], {
+        cable: (
+            pack.counted,
+            pack.name,
+            pack.instance,
+            [int(part // COARSE_S) if isinstance(part, float) else part for part in pack.stage],
+        )
+        for cable, pack in saved.packs.items()
+    }
