@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("dbus-smartbms", "protocol", "tests", "bench")]
 
 import live  # noqa: E402  the path comes first
+import packs  # noqa: E402
 from live import BARE, TIMED, Stand  # noqa: E402
 
 import damage  # noqa: E402
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="in less than a minute (default: about 6 minutes)"
     )
+    parser.add_argument("--packs", action="store_true", help="instead: one driver with 1 to 16 packs")
     parser.add_argument("--damage", action="store_true", help="instead: what comes through a bad line")
     options = parser.parse_args()
     if options.damage:
@@ -271,6 +273,12 @@ def main() -> None:
             print(figure, flush=True)
         return
     length = QUICK if options.quick else FULL
+    if options.packs:
+        print(f"before: {machine()}\n")
+        with tempfile.TemporaryDirectory() as folder:
+            found = asyncio.run(packs.measure(Path(folder), max(10, length.steady_s / 4), 4))
+        print(*packs.lines(found), f"\nafterwards: {machine()}", sep="\n")
+        return
     show_head()
     with tempfile.TemporaryDirectory() as folder:
         asyncio.run(measure_starts(Path(folder), length))

@@ -200,7 +200,7 @@ class Stand:
         data = encode(dataclasses.replace(next(self._frames[reader]), **changes))
         begin = time.monotonic()
         for end in range(PIECE, len(data) + PIECE, PIECE):
-            await _sleep_until(begin + min(end, len(data)) * 10 / BIT_RATE)
+            await sleep_until(begin + min(end, len(data)) * 10 / BIT_RATE)
             if end >= len(data):
                 self.wrote[reader].append(time.monotonic())
             self.lines[reader].write(data[end - PIECE : end])
@@ -208,7 +208,7 @@ class Stand:
     async def send_steadily(self, reader: str, due: float) -> None:
         """Frames at the interval for ever, the first when it is ``due``."""
         while True:
-            await _sleep_until(due)
+            await sleep_until(due)
             await self.send(reader)
             due += self.interval_s
 
@@ -242,7 +242,7 @@ class Stand:
             BARE: len(self.client.heard[BARE]),
             TIMED: len(self.client.heard[TIMED]),
         }
-        return {name: Used(_cpu_s(self.pid(name)), count) for name, count in counts.items()}
+        return {name: Used(cpu_s(self.pid(name)), count) for name, count in counts.items()}
 
     def latencies(self, name: str, begin: float) -> list[float]:
         """Seconds from each frame's last byte since ``begin`` to the signal that came of it."""
@@ -297,10 +297,10 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return kib["Rss:"] * 1024 / 1e6, (kib["Private_Clean:"] + kib["Private_Dirty:"]) * 1024 / 1e6
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """CPU seconds of a process, to the nanosecond: what clock_getcpuclockid(3) is for (stat knows 10 ms)."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
-async def _sleep_until(due: float) -> None:
+async def sleep_until(due: float) -> None:
     await asyncio.sleep(max(0.0, due - time.monotonic()))
