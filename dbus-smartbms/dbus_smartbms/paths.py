@@ -318,6 +318,13 @@ def _whole_time_to_go(whole: Whole) -> Value:
     return min(int(sum(frame.stored_wh for frame in frames) / watts * 60) * 60, LONGEST_TIME_TO_GO_S)
 
 
+def _connections(whole: Whole) -> Value:
+    """Of several packs only how many: the GX names its battery by this, and ports change."""
+    if whole.several:
+        return f"{len(whole.all)} cables"
+    return whole.all[0].identity.connection if whole.all else whole.identity.connection
+
+
 def _soc(view: View) -> Value:
     return round(mirror.soc(view.readings) or 0.0, 1)
 
@@ -614,7 +621,7 @@ ROWS: tuple[Row, ...] = (
     _fixed("/Mgmt/ProcessName", "s", "dbus-smartbms"),
     _fixed("/Mgmt/ProcessVersion", "s", __version__),
     Row("/Mgmt/Connection", "s", "{}", lambda v: v.identity.connection, "the cable's device", "",
-        whole=lambda w: each([view.identity.connection for view in w.all]) or w.identity.connection),
+        whole=_connections),
     Row("/DeviceInstance", "i", "{}", lambda v: v.identity.instance, "driver", "",
         whole=lambda w: w.identity.instance),
     _fixed("/ProductId", "i", PRODUCT_ID, "registered at Victron", "0x{:X}"),
