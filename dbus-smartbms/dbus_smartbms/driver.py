@@ -79,7 +79,7 @@ class Driver:
         self.configuration = configuration
         self._read_again = read_again or (lambda: configuration)
         self.bank = Bank(configuration.settings)
-        self._link = Link(configuration.settings.devices, self._received, self._opened)
+        self._link = Link(configuration.settings.devices, self._read, self._opened)
         self.identity = Identity(problems=tuple(configuration.problems))
         self.items = Items()
         self.service = Service(SERVICE, self.items, self._written)
@@ -202,6 +202,10 @@ class Driver:
     def _connected(self, cable: Cable) -> None:
         self.identity.connection = f"Serial {cable.device.removeprefix('/dev/')}"
         self.identity.serial = cable.identity
+
+    def _read(self, cable: Cable, data: bytes, idle: bool) -> None:
+        if cable.identity == (self._arriving[1].identity if self._arriving else self.identity.serial):
+            self._received(data, idle)  # one pack: that of the cable opened last
 
     def _received(self, data: bytes, idle: bool) -> None:
         now = self._clock()
