@@ -445,9 +445,9 @@ def _open_and_look(port: Port) -> serial.Serial | None:
     A tty number is not given to another device while the one that had it is open, so what has it
     after the opening is what was opened.
     """
-    device = serial.Serial(port.path, BIT_RATE, timeout=0, write_timeout=0, exclusive=True)
+    device = serial.Serial(port.device, BIT_RATE, timeout=0, write_timeout=0, exclusive=True)
     try:
-        if port.is_still(plugged().get(port.path)):
+        if _where(port.device) == port.path and port.is_still(plugged().get(port.path)):
             return device
     except BaseException:
         device.close()

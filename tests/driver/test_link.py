@@ -306,7 +306,7 @@ async def test_no_other_serial_device_is_ever_opened(usb: Usb, monkeypatch: pyte
     async with reading("auto, B2") as heard:
         await heard.hears(ours, "A1")
         await rounds(usb, monkeypatch)
-    assert tried == [str(ours.path.resolve())]
+    assert tried == [str(ours.path)]
 
 
 async def test_the_same_device_named_twice_is_opened_once(
@@ -394,6 +394,17 @@ async def test_a_silence_before_bytes_is_passed_on(tmp_path: Path) -> None:
         await rig.until(lambda: read[-1] == (b"b", True))
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_name_that_leads_elsewhere_at_the_opening_is_not_taken_for_what_was_there(usb: Usb) -> None:
+    usb.plug("ttyUSB0", "A1")
+    usb.plug("ttyUSB1", "B2")
+    name = usb.folder / "battery"
+    name.symlink_to(usb.path("ttyUSB0"))
+    (found,) = find_cables(str(name), plugged())
+    name.unlink()
+    name.symlink_to(usb.path("ttyUSB1"))
+    assert module._open_and_look(found) is None
 
 
 # Others are chosen
@@ -773,9 +784,10 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], threading.
     events: dict[str, threading.Event] = {}
 
     def opens(path: str, *arguments: Any, **more: Any) -> serial.Serial:
+        real_path = str(Path(path).resolve())
         device = real(path, *arguments, **more)
-        if path in events:
-            events[path].wait(rig.PATIENCE_S)
+        if real_path in events:
+            events[real_path].wait(rig.PATIENCE_S)
         return device
 
     def slow_down(path: str) -> threading.Event:
