@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import re
 import threading
@@ -180,7 +181,7 @@ class _Reading(asyncio.Protocol):
         self.reason = "closed"
         self._received = received
         self._clock = asyncio.get_running_loop().time
-        self._last = 0.0
+        self._last = -math.inf  # bytes from before and after an opening do not belong together
         self._transport: Any = None
 
     @property
@@ -188,7 +189,6 @@ class _Reading(asyncio.Protocol):
         return self._transport is not None and not self.ended.is_set()
 
     async def begin(self, device: serial.Serial) -> None:
-        self._last = self._clock()
         try:
             self._transport, _ = await serial_asyncio.connection_for_serial(
                 asyncio.get_running_loop(), lambda: self, device
@@ -280,7 +280,7 @@ class Link:
         traces: list[object] = [_changed_ns(DEV), *map(_where, paths)]
         being_read = {reading.port.path for reading in self._readings.values() if reading.is_open}
         all_read = bool(self._found) and self._found <= being_read
-        if all_read and now - self._looked_at < LOOK_ANYWAY_S:
+        if all_read and traces == self._traces and now - self._looked_at < LOOK_ANYWAY_S:
             return False
         self._traces, self._looked_at = traces, now
         return True
@@ -413,7 +413,7 @@ def _changed_ns(folder: Path) -> int | None:
 
 
 async def _in_thread(work: Callable[[], _T]) -> _T:
-    """Run in a thread of its own, which ends with it: one that hangs holds up nothing else, not even the end."""
+    """Run in a thread of its own, which ends with it: one that hangs holds up nothing, not even the end."""
     done: Future[_T] = Future()
     done.set_running_or_notify_cancel()  # it cannot be called back
 
@@ -445,9 +445,9 @@ def _open_and_look(port: Port) -> serial.Serial | None:
     A tty number is not given to another device while the one that had it is open, so what has it
     after the opening is what was opened.
     """
-    device = serial.Serial(port.path, BIT_RATE, timeout=0, write_timeout=0, exclusive=True)
+    device = serial.Serial(port.device, BIT_RATE, timeout=0, write_timeout=0, exclusive=True)
     try:
-        if port.is_still(plugged().get(port.path)):
+        if _where(port.device) == port.path and port.is_still(plugged().get(port.path)):
             return device
     except BaseException:
         device.close()

@@ -1,4 +1,4 @@
-"""Captures: written from a cable (``record``), and walked through the whole driver (``replay``).
+"""Captures: written from cables (``record``), and walked through the whole driver (``replay``).
 
 ``replay`` needs no serial port, no bus and no clock: JSON lines in, one answer each out.  The same
 lines always give the same answers.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import re
 import time
@@ -22,9 +23,11 @@ from . import tables
 from .bank import Bank
 from .configuration import Configuration
 from .items import BankItems
-from .link import IDLE_S, Link
+from .link import IDLE_S, Cable, Link
 from .pack import Pack
 from .paths import Identity
+
+log = logging.getLogger(__name__)
 
 LONGEST_SILENCE_S = 200
 """Seconds of a gap between two lines that are walked through; nothing changes after that."""
@@ -179,16 +182,28 @@ class Capture:
 
 
 async def record(devices: str, capture: Capture, out: TextIO, seconds: float | None) -> None:
-    """Write what a cable sends as lines that ``replay`` reads, until cancelled or for ``seconds``.
+    """Write what the cables send as lines that ``replay`` reads, until cancelled or for ``seconds``.
 
+    The cable that is opened first is number 0, which its lines need not say; those of the others do.
     Raises OSError when ``out`` cannot be written, for example on a full disk.
     """
     begin = time.monotonic()
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    numbers: dict[str, int] = {}
 
-    def received(data: bytes, _idle: bool) -> None:
+    def opened(cable: Cable) -> None:
+        if cable.identity not in numbers:
+            numbers[cable.identity] = len(numbers)
+            if len(numbers) > 1:
+                who = ", ".join(f"{number} is {identity}" for identity, number in numbers.items())
+                log.info('several cables: "bms" %s', who)
+
+    def received(cable: Cable, data: bytes, _idle: bool) -> None:
+        line: dict[str, Any] = {"t": round(time.monotonic() - begin, 3)}
+        if numbers[cable.identity]:
+            line["bms"] = numbers[cable.identity]
         try:
-            out.write(json.dumps({"t": round(time.monotonic() - begin, 3), "bytes": data.hex()}) + "\n")
+            out.write(json.dumps(line | {"bytes": data.hex()}) + "\n")
             out.flush()
             capture.size += len(data)
             capture.pieces += 1
@@ -196,7 +211,7 @@ async def record(devices: str, capture: Capture, out: TextIO, seconds: float | N
             if not failed.done():
                 failed.set_exception(error)
 
-    reading = asyncio.create_task(Link(devices, received).run())
+    reading = asyncio.create_task(Link(devices, received, opened).run())
     try:
         done, _ = await asyncio.wait({reading, failed}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

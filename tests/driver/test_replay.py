@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbus_smartbms.configuration import Configuration
-from dbus_smartbms.replay import replay
+from dbus_smartbms.replay import Capture, record, replay
 from dbus_smartbms.settings import Settings
-from rig import PATIENCE_S, PROGRAM, frame
+from rig import PATIENCE_S, PROGRAM, Line, frame, until
 from smartbms_protocol import encode
 
 KEYS = {
@@ -304,6 +307,63 @@ def test_no_bytes_end_the_replay(reads: list[tuple[float, bytes]]) -> None:
         t += gap
         lines.append(raw(t, data))
     assert not any("error" in answer for answer in answers(*lines, items=True))
+
+
+# Recording
+
+
+@contextlib.asynccontextmanager
+async def recording(devices: str) -> AsyncIterator[Callable[[], list[dict[str, Any]]]]:
+    """A running ``record``; what it has written so far."""
+    out = io.StringIO()
+    task = asyncio.create_task(record(devices, Capture(), out, None))
+    try:
+        yield lambda: [json.loads(one) for one in out.getvalue().splitlines()]
+        assert not task.done(), task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def recorded(line: Line, word: bytes, entries: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    """The entry of a word, sent until it is there: what came before the opening is not read."""
+
+    def sent_and_there() -> dict[str, Any]:
+        line.write(word)
+        return next((entry for entry in entries() if word.hex() in entry["bytes"]), {})
+
+    entry: dict[str, Any] = await until(sent_and_there)
+    return entry
+
+
+async def test_one_cable_is_recorded_without_a_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with Line(tmp_path / "a") as line:
+        async with recording(str(line.path)) as entries:
+            await recorded(line, b"one", entries)
+            assert all(set(entry) == {"t", "bytes"} for entry in entries())
+    assert caplog.messages == [f"reading {line.path} (no serial number)"]
+
+
+async def test_several_cables_are_recorded_each_under_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with Line(tmp_path / "b") as first, Line(tmp_path / "a") as second:
+        second.unplug()
+        async with recording(f"{second.path},{first.path}") as entries:
+            assert "bms" not in await recorded(first, b"one", entries)
+            second.plug()
+            assert (await recorded(second, b"two", entries))["bms"] == 1
+            assert 'several cables: "bms" 0 is b, 1 is a' in caplog.messages
+            first.unplug()
+            await until(lambda: "lost" in caplog.text)
+            first.plug()
+            assert "bms" not in await recorded(first, b"three", entries), "it keeps its number"
+            times = [entry["t"] for entry in entries()]
+            assert times == sorted(times)
 
 
 # As a command
