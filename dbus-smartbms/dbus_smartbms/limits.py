@@ -128,7 +128,7 @@ def flow_ma(capacity_mah: int) -> int:
     return max(FLOW_MA, int(capacity_mah * FLOW_RATE))
 
 
-def _floor_mv(pack: PackState, frame: Frame, volts: Thresholds) -> int:
+def floor_mv(pack: PackState, frame: Frame, volts: Thresholds) -> int:
     """CVL is never under cells x Vnom, Vlow where Vnom is not known, else Vmin.
 
     One that is not under Vbalance contradicts it, and would take every way down from CVL.
@@ -296,7 +296,7 @@ def _look(
         stage=memory.stage,
         now=now,
         fresh=fresh,
-        floor_mv=_floor_mv(pack, frame, volts),
+        floor_mv=floor_mv(pack, frame, volts),
         float_mv=float_mv(settings, pack, frame, volts),
         capacity_mah=capacity,
         highest_mv=max(frame.highest_mv, min(highest_before, frame.highest_mv + NOISE_MV)),

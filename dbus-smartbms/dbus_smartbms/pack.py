@@ -84,12 +84,13 @@ class Pack:
 
     @property
     def float_mv(self) -> int:
-        """What the pack has at rest when it is full; 0 before the first frame."""
+        """What the pack has at rest when it is full, not under what CVL may be; 0 before the first frame."""
         frame = self.readings.frame
         if frame is None:
             return 0
         volts = ratings.thresholds(self.settings, self.readings, frame)
-        return frame.cells * limits.float_mv(self.settings, self.readings, frame, volts)
+        whole = frame.cells * limits.float_mv(self.settings, self.readings, frame, volts)
+        return max(whole, limits.floor_mv(self.readings, frame, volts))
 
     def feed(self, data: bytes, *, idle: bool = False) -> list[Frame]:
         """Bytes as read from the line; the frames in them, each to be given to ``take``."""

@@ -8,14 +8,14 @@ back, or suddenly counts other cells bounds the bank at what it was, derated, un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from smartbms_protocol import PackState
 
 from . import shares
-from .limits import EASE_MV, EASE_UP_S, RAMP_S, STEP_S, Limits, flow_ma
+from .limits import FIRST_STEP, RAMP_S, STEP_S, Limits, flow_ma
 from .rules import NO_WISHES, Cap, Wishes, caps_of, least
 from .settings import Settings
 from .shares import CHARGE, DISCHARGE, Shares
@@ -32,16 +32,13 @@ CONTACTOR_S = 5.0
 """With a contactor of its own, a pack whose BMS denies carries no current after this time."""
 
 
-class Amounts(NamedTuple):
-    """CVL in mV, CCL and DCL in mA."""
+class Mark(NamedTuple):
+    """The bank's limits at a moment, and the packs that took part."""
 
     cvl_mv: int
-    ccl_ma: int
-    dcl_ma: int
-
-    def least(self, other: Amounts) -> Amounts:
-        """The lower of each."""
-        return Amounts(*map(min, self, other))
+    currents_ma: tuple[int, int]
+    """CCL and DCL"""
+    among: tuple[str, ...]
 
 
 class Pack(Protocol):
@@ -73,10 +70,8 @@ class Member(NamedTuple):
     """``PackState.frames`` at the last step."""
     present: bool = True
     """It takes part; else it is lost, comes back, or counts other cells than the rest."""
-    mark: Amounts | None = None
-    """The bank's limits with its last frame."""
-    bound: Amounts | None = None
-    """What the bank's limits do not exceed while it is not present."""
+    mark: Mark | None = None
+    """The bank's limits with its last frame: while it is not present they are not exceeded, derated."""
     opened_at: tuple[float | None, float | None] = (None, None)
     """Since when its BMS denies charging, discharging."""
 
@@ -103,7 +98,8 @@ class Memory:
     sampled: Mapping[str, int] | None = None
     """Frames of each pack when their currents were looked at last."""
     sampled_at: float = 0.0
-    ceilings: tuple[Ceiling, Ceiling, Ceiling] = (Ceiling(), Ceiling(), Ceiling())
+    ceilings: tuple[Ceiling, Ceiling] = (Ceiling(), Ceiling())
+    """Of CCL and DCL."""
     setup: object = None
     """Who takes part: when that changes, limits do not jump up."""
     limits: Limits | None = None
@@ -125,13 +121,6 @@ class _View(NamedTuple):
     present: Mapping[str, Pack]
     now: float
     wishes: Wishes
-
-    @property
-    def absent(self) -> Iterator[tuple[Member, Pack]]:
-        """Members that do not take part now."""
-        for cable, pack in self.packs.items():
-            if cable not in self.present:
-                yield self.memory.members[cable], pack
 
     @property
     def heard(self) -> dict[str, Pack]:
@@ -165,10 +154,10 @@ def step(
     memory = _meet(memory, packs, now)
     if not memory.members:
         return replace(memory, limits=None)
-    belonging = {cable: packs[cable] for cable in memory.members}
+    belonging = {cable: pack for cable, pack in packs.items() if cable in memory.members}
     merged = {cable: pack for cable, pack in belonging.items() if not odd(memory, pack)}
     view = _View(settings, memory, belonging, merged, _present(memory, merged), now, wishes)
-    view = view._replace(memory=_bound(view))
+    view = view._replace(memory=_look(view))
     fresh = {
         cable for cable, pack in belonging.items() if pack.readings.frames != memory.members[cable].frames
     }
@@ -179,7 +168,7 @@ def step(
     limits = alone or _limits(view)
     if alone is None or setup is not None:
         ceilings, setup, limits = _rise(view, limits, fresh=bool(fresh))
-    mark = Amounts(limits.cvl_mv, limits.ccl_ma, limits.dcl_ma)
+    mark = Mark(limits.cvl_mv, (limits.ccl_ma, limits.dcl_ma), tuple(view.present))
     members = {
         cable: member._replace(
             frames=belonging[cable].readings.frames,
@@ -240,50 +229,31 @@ def _present(memory: Memory, merged: Mapping[str, Pack]) -> dict[str, Pack]:
     }
 
 
-def _bound(view: _View) -> Memory:
-    """The members: those that are not present any more bound the bank at what it was, derated."""
-    memory = view.memory
-    remaining = [cable for cable, member in memory.members.items() if member.present]
-    members: dict[str, Member] = {}
-    before: Amounts | None = None
-    for member, _ in view.absent:
-        if member.bound is not None:
-            before = member.bound if before is None else member.bound.least(before)
-    for cable, member in memory.members.items():
-        pack, bound = view.packs[cable], None
-        if cable not in view.present:
-            bound = member.bound
-            if member.present and member.mark is not None:
-                bound = member.mark if before is None else member.mark.least(before)
-                others = [other for other in remaining if other != cable]
-                bound = before = _derated(view, pack, bound, remaining, others) if others else bound
-                remaining = others
-        opened_at = tuple(
+def _look(view: _View) -> Memory:
+    """The members: who is present, and since when whose BMS denies."""
+    members = {}
+    for cable, member in view.memory.members.items():
+        pack = view.packs[cable]
+        charge, discharge = (
             None if not pack.opened(way) else view.now if since is None else since
             for way, since in enumerate(member.opened_at)
         )
-        members[cable] = member._replace(
-            present=cable in view.present, bound=bound, opened_at=(opened_at[0], opened_at[1])
-        )
-    return replace(memory, members=members)
+        members[cable] = member._replace(present=cable in view.present, opened_at=(charge, discharge))
+    return replace(view.memory, members=members)
 
 
-def _derated(
-    view: _View, pack: Pack, bound: Amounts, remaining: Sequence[str], others: Sequence[str]
-) -> Amounts:
-    """Without a pack: by its share of the current or of the capacity, whichever leaves less."""
-    parts = [shares.by_capacity({cable: view.packs[cable].capacity_mah for cable in remaining})]
-    parts += [view.shares(way) for way in (CHARGE, DISCHARGE)]
-    cvl_mv = bound.cvl_mv
-    if _lost(pack):
-        # Its cells are not seen: no further than the voltage at which full cells rest.
-        own_mv = 0 if pack.limits is None else pack.limits.cvl_mv
-        cvl_mv = min(cvl_mv, max(pack.float_mv, own_mv))
-    left = [sum(part[other] for other in others) / sum(part[cable] for cable in remaining) for part in parts]
-    return Amounts(
-        cvl_mv,
-        int(bound.ccl_ma * min(left[0], left[1])),
-        int(bound.dcl_ma * min(left[0], left[2])),
+def _left(view: _View, mark: Mark, way: int) -> float:
+    """What is left of the packs that made up a limit: by share of current or of capacity, the lower.
+
+    All of it where no pack is present: a silence is ridden through.
+    """
+    if not view.present:
+        return 1.0
+    capacity_mah = {cable: pack.capacity_mah for cable, pack in view.packs.items()}
+    there = {cable for cable in mark.among if cable in view.packs} | view.present.keys()
+    parts = (shares.by_capacity(capacity_mah), view.shares(way))
+    return min(
+        sum(part[cable] for cable in view.present) / sum(part[cable] for cable in there) for part in parts
     )
 
 
@@ -347,7 +317,7 @@ def _silence(view: _View) -> tuple[bool, bool]:
 
 def _current(view: _View, way: int) -> Cap:
     """The least of what the user, the packs, and those that are not there allow."""
-    return least((*_stops(view, way), view.caps()[way], *_takes(view, way), *_holds(view, 1 + way)))
+    return least((*_stops(view, way), view.caps()[way], *_takes(view, way), *_holds(view, way)))
 
 
 def _stops(view: _View, way: int) -> Iterator[Cap]:
@@ -411,20 +381,29 @@ def _takes(view: _View, way: int) -> Iterator[Cap]:
         yield Cap(amount, f"{pack.label}{takes}: {_reason(pack, way)}")
 
 
-def _holds(view: _View, number: int) -> Iterator[Cap]:
-    """What packs that are not there, or silent, leave of a limit (0: CVL, 1: CCL, 2: DCL)."""
-    for member, pack in view.absent:
-        if member.bound is not None:
-            why = "comes back"
-            if odd(view.memory, pack):
-                why = f"has other cells than {view.memory.cells}"
-            elif _lost(pack):
-                why = "is lost"
-            yield Cap(member.bound[number], f"{pack.label} {why}: no more than before, derated")
-    for cable, pack in view.present.items():
+def _holds(view: _View, way: int | None) -> Iterator[Cap]:
+    """What packs that are not there, or silent, leave of CCL, of DCL, or (``way`` None) of CVL."""
+    for cable, pack in view.packs.items():
         mark = view.memory.members[cable].mark
-        if mark is not None and _stale(pack, view.now):
-            yield Cap(mark[number], f"{pack.label} is silent: no more than before")
+        if mark is None:
+            continue
+        if cable in view.present:
+            if _stale(pack, view.now):
+                amount = mark.cvl_mv if way is None else mark.currents_ma[way]
+                yield Cap(amount, f"{pack.label} is silent: no more than before")
+        elif way is not None:
+            amount = int(mark.currents_ma[way] * _left(view, mark, way))
+            yield Cap(amount, f"{pack.label} {_missing(view, pack)}: no more than before, derated")
+        else:
+            # Its cells are not seen: no further than the voltage at which full cells rest.
+            amount = mark.cvl_mv if odd(view.memory, pack) else min(mark.cvl_mv, pack.float_mv)
+            yield Cap(amount, f"{pack.label} {_missing(view, pack)}: no more than before, or float")
+
+
+def _missing(view: _View, pack: Pack) -> str:
+    if odd(view.memory, pack):
+        return f"has other cells than {view.memory.cells}"
+    return "is lost" if _lost(pack) else "comes back"
 
 
 def _voltage(view: _View) -> Cap:
@@ -433,7 +412,7 @@ def _voltage(view: _View) -> Cap:
     packs = (view.merged if lost else _takers(view, CHARGE) or view.present or view.merged).values()
     known = [(pack.limits.cvl_mv, pack.label, pack.limits.cvl_reason) for pack in packs if pack.limits]
     amount, label, reason = min(known, key=lambda one: one[0])
-    return least((Cap(amount, f"{label}: {reason}"), *_holds(view, 0)))
+    return least((Cap(amount, f"{label}: {reason}"), *_holds(view, None)))
 
 
 def _allowed(view: _View, way: int) -> bool:
@@ -466,31 +445,29 @@ def _stale(pack: Pack, now: float) -> bool:
 # Rising after packs came or went
 
 
-def _rise(
-    view: _View, limits: Limits, *, fresh: bool
-) -> tuple[tuple[Ceiling, Ceiling, Ceiling], object, Limits]:
-    """Limits that would jump up because others take part now rise slowly; what packs allow is not touched."""
+def _rise(view: _View, limits: Limits, *, fresh: bool) -> tuple[tuple[Ceiling, Ceiling], object, Limits]:
+    """Currents that would jump up because others take part now rise slowly.  What packs allow stays."""
     memory, before = view.memory, view.memory.limits
     opened = [(pack.opened(CHARGE), pack.opened(DISCHARGE)) for pack in view.present.values()]
     setup = tuple(view.packs), tuple(view.present), tuple(opened) if view.contactors else ()
     if before is None or view.now - (memory.began_at or 0.0) < START_S:
         return NOTHING.ceilings, setup, limits
     dt_s, caps, changed = _dt_s(view, fresh=fresh), view.caps(), setup != memory.setup
-    cvl = _cvl_ceiling(memory, limits.cvl_mv, dt_s, changed=changed)
-    ccl = _ceiling(
-        memory.ceilings[1], before.ccl_ma, limits.ccl_ma, caps[CHARGE].amount, dt_s, changed=changed
+    ccl, dcl = (
+        _ceiling(ceiling, was if changed else None, wanted, cap.amount, dt_s)
+        for ceiling, was, wanted, cap in (
+            (memory.ceilings[CHARGE], before.ccl_ma, limits.ccl_ma, caps[CHARGE]),
+            (memory.ceilings[DISCHARGE], before.dcl_ma, limits.dcl_ma, caps[DISCHARGE]),
+        )
     )
-    dcl = _ceiling(
-        memory.ceilings[2], before.dcl_ma, limits.dcl_ma, caps[DISCHARGE].amount, dt_s, changed=changed
-    )
-    for ceiling, amount, reason in (
-        (cvl, "cvl_mv", "cvl_reason"), (ccl, "ccl_ma", "ccl_reason"), (dcl, "dcl_ma", "dcl_reason"),
-    ):  # fmt: skip
-        if ceiling.amount is not None and ceiling.amount < getattr(limits, amount):
-            why = f"packs came or went: rises slowly; {getattr(limits, reason)}"
-            lower: dict[str, Any] = {amount: ceiling.amount, reason: why}
-            limits = limits._replace(**lower)
-    return (cvl, ccl, dcl), setup, limits
+    if ccl.amount is not None and ccl.amount < limits.ccl_ma:
+        limits = limits._replace(ccl_ma=ccl.amount, ccl_reason=_RISES + limits.ccl_reason)
+    if dcl.amount is not None and dcl.amount < limits.dcl_ma:
+        limits = limits._replace(dcl_ma=dcl.amount, dcl_reason=_RISES + limits.dcl_reason)
+    return (ccl, dcl), setup, limits
+
+
+_RISES = "packs came or went: rises slowly; "
 
 
 def _dt_s(view: _View, *, fresh: bool) -> float:
@@ -501,22 +478,14 @@ def _dt_s(view: _View, *, fresh: bool) -> float:
     return min(max(view.now - at, 0.0), 1.5 * max((pack.readings.interval_s for pack in packs), default=0.0))
 
 
-def _ceiling(ceiling: Ceiling, was: int, wanted: int, full: int, dt_s: float, *, changed: bool) -> Ceiling:
-    """What a current rises through, in steps over its whole range."""
+def _ceiling(ceiling: Ceiling, was: int | None, wanted: int, full: int, dt_s: float) -> Ceiling:
+    """What a current rises through, in steps over its whole range, from what it ``was`` at a change.
+
+    From 0 it begins like a pack that permits again.
+    """
     amount, risen_s = ceiling.amount, ceiling.risen_s + dt_s
-    if changed and wanted > was:
-        amount, risen_s = was, 0.0
+    if was is not None and wanted > was:
+        amount, risen_s = max(was, wanted // FIRST_STEP if was == 0 else 0), 0.0
     if amount is not None and risen_s >= STEP_S:
         amount, risen_s = amount + int(full * risen_s / RAMP_S) + 1, 0.0
     return Ceiling() if amount is None or amount >= full else Ceiling(amount, risen_s)
-
-
-def _cvl_ceiling(memory: Memory, wanted: int, dt_s: float, *, changed: bool) -> Ceiling:
-    """What CVL rises through."""
-    was = wanted if memory.limits is None else memory.limits.cvl_mv
-    amount, risen_s = memory.ceilings[0].amount, memory.ceilings[0].risen_s + dt_s
-    if changed and wanted > was:
-        amount, risen_s = was, 0.0
-    if amount is not None and risen_s >= EASE_UP_S:
-        amount, risen_s = amount + memory.cells * EASE_MV, 0.0
-    return Ceiling() if amount is None or amount >= wanted else Ceiling(amount, risen_s)
