@@ -6,40 +6,79 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from parallel import Branch, Busbar, joint, shared
+
 from dbus_smartbms.bank import Bank
-from dbus_smartbms.house import House
+from dbus_smartbms.configuration import Configuration
+from dbus_smartbms.limits import Limits
 from dbus_smartbms.plant import COOLING_S, Plant, interpolate
 from dbus_smartbms.settings import Settings
 from smartbms_protocol import Frame, layout
 
+Frames = Sequence[Frame | None]
+"""What came from each pack in a second; None: nothing."""
+
 Told = tuple[int | None, int | None, int | None]
 """CVL in mV, CCL and DCL in mA; None: no number."""
 NOTHING: Told = (None, None, None)
+Own = tuple[int, int]
+"""CCL and DCL of one pack by its own limits, in mA."""
+Reach = tuple[Branch, float, int]
+"""A pack at the busbar, what it can take or give in A, and 1 for taking, -1 for giving."""
 
 
 class Law(Protocol):
     """A driver: frames and seconds without one (None) in, limits out."""
 
-    def take(self, frame: Frame | None, t: float) -> Told: ...
+    def take(self, frames: Frames, t: float) -> Told: ...
+
+
+class OnePack:
+    """The bank of one pack that there is today, under the names of the one that has several."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._bank = Bank(configuration.settings)
+        self.packs: dict[str, Bank] = {}
+
+    def take(self, cable: str, frame: Frame, now: float) -> None:
+        self.packs[cable] = self._bank
+        self._bank.take(frame, now)
+
+    def tick(self, now: float) -> None:
+        self._bank.tick(now)
+
+    @property
+    def limits(self) -> Limits | None:
+        return self._bank.limits
 
 
 class Ours:
     """The driver's own, all of it, to the 0.1 A that it publishes."""
 
     name = "ours"
+    driver = OnePack
 
-    def __init__(self, settings: Settings, _pack: Plant, _house: House) -> None:
-        self.bank = Bank(settings)
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        self._cables = bar.cables
+        self._bank = self.driver(Configuration(settings))
 
-    def take(self, frame: Frame | None, t: float) -> Told:
-        if frame is None:
-            self.bank.tick(t)
-        else:
-            self.bank.take(frame, t)
-        limits = self.bank.limits
+    def take(self, frames: Frames, t: float) -> Told:
+        for cable, frame in zip(self._cables, frames, strict=True):
+            if frame is not None:
+                self._bank.take(cable, frame, t)
+        if None in frames:
+            self._bank.tick(t)
+        limits = self._bank.limits
         if limits is None:
             return NOTHING
         return limits.cvl_mv, limits.ccl_ma // 100 * 100, limits.dcl_ma // 100 * 100
+
+    def own(self, cable: str) -> Own | None:
+        """The limits of a pack that is heard."""
+        pack = self._bank.packs.get(cable)
+        if pack is None or pack.lost or pack.limits is None:
+            return None
+        return pack.limits.ccl_ma, pack.limits.dcl_ma
 
 
 class Fixed:
@@ -47,12 +86,12 @@ class Fixed:
 
     name = "fixed"
 
-    def __init__(self, settings: Settings, pack: Plant, _house: House) -> None:
-        ma, setup = pack.capacity_ah * 1000, pack.bms.setup
-        cvl_mv = len(pack.cells) * (setup.vbalance_mv + 30)
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        ma, pack = bar.capacity_ah * 1000, bar.packs[0]
+        cvl_mv = len(pack.cells) * (pack.bms.setup.vbalance_mv + 30)
         self._told = cvl_mv, int(ma * settings.charge_rate), int(ma * settings.discharge_rate)
 
-    def take(self, _frame: Frame | None, _t: float) -> Told:
+    def take(self, _frames: Frames, _t: float) -> Told:
         return self._told
 
 
@@ -74,14 +113,15 @@ class Table:
     CHARGE_C = ((0, 0), (2, 0.25), (5, 0.5), (10, 1), *HOT)
     DISCHARGE_C = ((-20, 0), (0, 0.25), (5, 0.5), (10, 1), *HOT)
 
-    def __init__(self, settings: Settings, pack: Plant, _house: House) -> None:
-        self._settings, self._pack = settings, pack
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        self._settings, self._pack = settings, bar.packs[0]
         self._out: dict[str, tuple[float, float]] = {}
         self._float = False
         self._level_at: float | None = None
         self._last: Told = NOTHING
 
-    def take(self, frame: Frame | None, t: float) -> Told:
+    def take(self, frames: Frames, t: float) -> Told:
+        (frame,) = frames
         if frame is None:
             return self._last
         top_mv, bottom_mv = frame.vbalance_mv - 3400, frame.vmin_mv - 2900
@@ -126,8 +166,8 @@ class Vendor:
 
     name = "vendor"
 
-    def __init__(self, _settings: Settings, pack: Plant, _house: House) -> None:
-        self._ma = pack.capacity_ah * 1000
+    def __init__(self, _settings: Settings, bar: Busbar) -> None:
+        self._ma = bar.capacity_ah * 1000
         self._integral_mv = 0.0
         self._low_s = self._full_s = self._spread_s = 0
         self._blocked_until = -math.inf
@@ -135,7 +175,8 @@ class Vendor:
         self._last: Told = NOTHING
         self._frames = 0
 
-    def take(self, frame: Frame | None, t: float) -> Told:
+    def take(self, frames: Frames, t: float) -> Told:
+        (frame,) = frames
         self._frames += frame is not None
         if frame is None or self._frames < 10:
             return self._last
@@ -195,21 +236,41 @@ class Ideal:
     HEAT_S = 60.0
     """In how much time the hottest cell may reach its highest temperature."""
 
-    def __init__(self, settings: Settings, pack: Plant, house: House) -> None:
-        self._settings, self._pack, self._house = settings, pack, house
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        self._settings, self._bar = settings, bar
         self._dark = False
+        pack = bar.packs[0]
         setup = pack.bms.setup
         self._top_v = (setup.vbalance_mv + settings.charge_margin_mv) / 1000
         self._bottom_v = setup.vmin_mv / 1000 + 0.010
         self._float_v = 3.37 if pack.settings.chemistry == "LFP" else setup.vbalance_mv / 1000 - 0.1
         self._full_s = 0
 
-    def take(self, _frame: Frame | None, _t: float) -> Told:
-        pack, settings, setup = self._pack, self._settings, self._pack.bms.setup
-        cool_a = self._cool_a(setup.tmax_c - 1)
+    def take(self, _frames: Frames, _t: float) -> Told:
+        bar, house = self._bar, self._bar.house
+        setup = bar.packs[0].bms.setup
+        self._full_s += all(min(pack.idle_v) > setup.vbalance_mv / 1000 for pack in bar.packs)
+        branches, limits = bar.branches(), [self._limits(pack) for pack in bar.packs]
+        pairs = list(zip(branches, limits, strict=True))
+        ccl_a = self._most([(branch, most[0], 1) for branch, most in pairs if branch.charge])
+        dcl_a = self._drawn([(branch, most[1], -1) for branch, most in pairs if branch.load])
+        if not bar.allowed("charge"):
+            ccl_a = 0.0
+        if not bar.allowed("load"):
+            dcl_a = 0.0
+        if house.settings.grid == "none":  # an inverter alone takes all it wants, or nothing
+            want_a = -min(house.free_a, 0.0)
+            self._dark = dcl_a < want_a + 0.05 * bar.capacity_ah * self._dark
+            dcl_a = 0.0 if self._dark else dcl_a
+        cells = len(bar.packs[0].cells)
+        return cells * setup.vmax_mv, int(max(ccl_a, 0) * 1000), int(max(dcl_a, 0) * 1000)
+
+    def _limits(self, pack: Plant) -> tuple[float, float]:
+        """What a pack can take and give."""
+        settings, setup = self._settings, pack.bms.setup
+        cool_a = self._cool_a(pack, setup.tmax_c - 1)
         ccl_a = min(pack.capacity_ah * settings.charge_rate, cool_a)
         dcl_a = min(pack.capacity_ah * settings.discharge_rate, cool_a)
-        self._full_s += min(pack.idle_v) > setup.vbalance_mv / 1000
         top_v = self._top_v if self._full_s < self.FLOAT_AFTER_S else self._float_v
         for volts, ohm in zip(pack.idle_v, pack.quick_ohm, strict=True):
             if (room_a := (top_v - volts) / ohm) < ccl_a:
@@ -217,19 +278,38 @@ class Ideal:
             if (rest_a := (volts - self._bottom_v) / ohm) < dcl_a:
                 dcl_a = rest_a
         coldest = min(cell.celsius for cell in pack.cells) + pack.temperature_offset_c
-        if coldest < setup.tmin_charge_c + 1 or not pack.bms.charge_allowed:
+        if coldest < setup.tmin_charge_c + 1:
             ccl_a = 0.0
-        if coldest < setup.tmin_discharge_c + 1 or not pack.bms.load_allowed:
+        if coldest < setup.tmin_discharge_c + 1:
             dcl_a = 0.0
-        if self._house.settings.grid == "none":  # an inverter alone takes all it wants, or nothing
-            want_a = -min(self._house.free_a, 0.0)
-            self._dark = dcl_a < want_a + 0.05 * pack.capacity_ah * self._dark
-            dcl_a = 0.0 if self._dark else dcl_a
-        return len(pack.cells) * setup.vmax_mv, int(max(ccl_a, 0) * 1000), int(max(dcl_a, 0) * 1000)
+        return ccl_a, dcl_a
 
-    def _cool_a(self, limit_c: float) -> float:
+    @staticmethod
+    def _each(packs: Sequence[Reach]) -> list[float]:
+        """With what current of all of them each pack has what it can take, or give."""
+        branches = [branch for branch, _, _ in packs]
+        idle_v, _ = joint(branches)
+        return [
+            (most_a - sign * (idle_v - branch.idle_v) / branch.ohm) / share
+            for (branch, most_a, sign), share in zip(packs, shared(branches), strict=True)
+        ]
+
+    def _most(self, packs: Sequence[Reach]) -> float:
+        """What packs can take, or give, together."""
+        return min(self._each(packs)) if packs else 0.0
+
+    def _drawn(self, packs: list[Reach]) -> float:
+        """The same of giving; with contactors of their own the empty ones leave it to the others."""
+        most_a = self._most(packs)
+        while self._bar.own and len(packs) > 1 and most_a < -self._bar.house.free_a:
+            each = self._each(packs)
+            packs = [pack for pack, own in zip(packs, each, strict=True) if own > min(each)]
+            most_a = max(most_a, self._most(packs))
+        return most_a
+
+    def _cool_a(self, pack: Plant, limit_c: float) -> float:
         """The current with which no cell gets warmer than that."""
-        pack, most_a = self._pack, math.inf
+        most_a = math.inf
         limit_c -= pack.temperature_offset_c
         for cell in pack.cells:
             if cell.celsius > limit_c - 5:
@@ -239,6 +319,8 @@ class Ideal:
         return most_a
 
 
-LAWS: dict[str, Callable[[Settings, Plant, House], Law]] = {
+LAWS: dict[str, Callable[[Settings, Busbar], Law]] = {
     law.name: law for law in (Ours, Fixed, Table, Vendor, Ideal)
 }
+BANK_LAWS = ("ours", "fixed", "ideal")
+"""Those that know of several packs."""
