@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from parallel import Branch, Busbar, joint, shared
+from parallel import Branch, Busbar
 
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration
@@ -23,8 +23,6 @@ Told = tuple[int | None, int | None, int | None]
 NOTHING: Told = (None, None, None)
 Own = tuple[int, int]
 """CCL and DCL of one pack by its own limits, in mA."""
-Reach = tuple[Branch, float, int]
-"""A pack at the busbar, what it can take or give in A, and 1 for taking, -1 for giving."""
 
 
 class Law(Protocol):
@@ -41,6 +39,8 @@ class OnePack:
         self.packs: dict[str, Bank] = {}
 
     def take(self, cable: str, frame: Frame, now: float) -> None:
+        if self.packs.keys() - {cable}:
+            raise NotImplementedError("a bank of several packs")
         self.packs[cable] = self._bank
         self._bank.take(frame, now)
 
@@ -224,6 +224,32 @@ class Vendor:
             self._storage_at = None
 
 
+class Reach(NamedTuple):
+    """A pack at the busbar, and the A that it can take, or give."""
+
+    branch: Branch
+    most_a: float
+
+
+def edge(pack: Reach, sign: int) -> float:
+    """The busbar's voltage at which a pack takes (1) or gives (-1) all it can."""
+    return pack.branch.idle_v + sign * pack.most_a * pack.branch.ohm
+
+
+def together(packs: Sequence[Reach], sign: int) -> tuple[float, float]:
+    """The A that packs can take or give together, none of them more than it can, and the voltage then.
+
+    Under 0 where one has more from the others than it can take.
+    """
+    bound = [pack for pack in packs if (pack.branch.charge if sign > 0 else pack.branch.load)]
+    if not bound:
+        return 0.0, 0.0
+    first = min(bound, key=lambda pack: sign * edge(pack, sign))
+    volts = edge(first, sign)
+    others = (sign * pack.branch.amps(volts) for pack in packs if pack is not first)
+    return first.most_a + sum(others), volts
+
+
 class Ideal:
     """Perfect knowledge: the true cells' state, at once, no noise, no lag.
 
@@ -251,9 +277,10 @@ class Ideal:
         setup = bar.packs[0].bms.setup
         self._full_s += all(min(pack.idle_v) > setup.vbalance_mv / 1000 for pack in bar.packs)
         branches, limits = bar.branches(), [self._limits(pack) for pack in bar.packs]
-        pairs = list(zip(branches, limits, strict=True))
-        ccl_a = self._most([(branch, most[0], 1) for branch, most in pairs if branch.charge])
-        dcl_a = self._drawn([(branch, most[1], -1) for branch, most in pairs if branch.load])
+        ccl_a, cvl_v = together([Reach(one, most[0]) for one, most in zip(branches, limits, strict=True)], 1)
+        dcl_a = self._drawn([Reach(one, most[1]) for one, most in zip(branches, limits, strict=True)])
+        if ccl_a >= 0 or len(limits) == 1:  # else packs fill each other, and only to discharge them helps
+            cvl_v = len(bar.packs[0].cells) * setup.vmax_mv / 1000
         if not bar.allowed("charge"):
             ccl_a = 0.0
         if not bar.allowed("load"):
@@ -262,8 +289,7 @@ class Ideal:
             want_a = -min(house.free_a, 0.0)
             self._dark = dcl_a < want_a + 0.05 * bar.capacity_ah * self._dark
             dcl_a = 0.0 if self._dark else dcl_a
-        cells = len(bar.packs[0].cells)
-        return cells * setup.vmax_mv, int(max(ccl_a, 0) * 1000), int(max(dcl_a, 0) * 1000)
+        return round(cvl_v * 1000), int(max(ccl_a, 0) * 1000), int(max(dcl_a, 0) * 1000)
 
     def _limits(self, pack: Plant) -> tuple[float, float]:
         """What a pack can take and give."""
@@ -284,27 +310,12 @@ class Ideal:
             dcl_a = 0.0
         return ccl_a, dcl_a
 
-    @staticmethod
-    def _each(packs: Sequence[Reach]) -> list[float]:
-        """With what current of all of them each pack has what it can take, or give."""
-        branches = [branch for branch, _, _ in packs]
-        idle_v, _ = joint(branches)
-        return [
-            (most_a - sign * (idle_v - branch.idle_v) / branch.ohm) / share
-            for (branch, most_a, sign), share in zip(packs, shared(branches), strict=True)
-        ]
-
-    def _most(self, packs: Sequence[Reach]) -> float:
-        """What packs can take, or give, together."""
-        return min(self._each(packs)) if packs else 0.0
-
-    def _drawn(self, packs: list[Reach]) -> float:
-        """The same of giving; with contactors of their own the empty ones leave it to the others."""
-        most_a = self._most(packs)
-        while self._bar.own and len(packs) > 1 and most_a < -self._bar.house.free_a:
-            each = self._each(packs)
-            packs = [pack for pack, own in zip(packs, each, strict=True) if own > min(each)]
-            most_a = max(most_a, self._most(packs))
+    def _drawn(self, packs: Sequence[Reach]) -> float:
+        """What packs give together; with contactors of their own the empty ones leave it to the others."""
+        most_a, _ = together(packs, -1)
+        while self._bar.own and most_a < -self._bar.house.free_a and len(packs) > 1:
+            packs = sorted(packs, key=lambda pack: edge(pack, -1))[:-1]
+            most_a = max(most_a, together(packs, -1)[0])
         return most_a
 
     def _cool_a(self, pack: Plant, limit_c: float) -> float:

@@ -35,15 +35,10 @@ class Branch(NamedTuple):
 
 def joint(branches: Sequence[Branch]) -> tuple[float, float]:
     """The voltage that branches have together without current, and their resistance."""
-    shares = shared(branches)
-    idle_v = sum(share * branch.idle_v for share, branch in zip(shares, branches, strict=True))
-    return idle_v, shares[0] * branches[0].ohm
-
-
-def shared(branches: Sequence[Branch]) -> list[float]:
-    """The part that each takes of a little more current."""
     siemens = [1 / branch.ohm for branch in branches]
-    return [one / sum(siemens) for one in siemens]
+    shares = [one / sum(siemens) for one in siemens]
+    idle_v = sum(share * branch.idle_v for share, branch in zip(shares, branches, strict=True))
+    return idle_v, 1 / sum(siemens)
 
 
 def divide(branches: Sequence[Branch], amps: float) -> float:
@@ -79,7 +74,8 @@ class Busbar:
         self.cables = [chr(ord("A") + n) for n in range(len(packs))]
         self.joined = [True] * len(packs)
         """Which packs are at the busbar."""
-        self._ohms = ohms
+        self.ohms = ohms
+        """Of the packs' cables."""
         self.sun_a = self.load_a = 0.0
         self.voltage_v = sum(pack.voltage_v for pack in packs) / len(packs)
         for pack in packs:
@@ -110,7 +106,7 @@ class Busbar:
                 joined and (pack.bms.charge_allowed or not self.own),
                 joined and (pack.bms.load_allowed or not self.own),
             )
-            for pack, ohm, joined in zip(self.packs, self._ohms, self.joined, strict=True)
+            for pack, ohm, joined in zip(self.packs, self.ohms, self.joined, strict=True)
         ]
 
     def step(self, dt_s: float) -> None:
