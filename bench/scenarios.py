@@ -201,7 +201,7 @@ UNEQUAL = (
 )
 """Resistances as 1 : 1.3 : 1.8."""
 ROOF = {"mppts": (Mppt(14_000, 250), Mppt(14_000, 250)), "multi_w": 20_000.0, "load_w": 1000.0, "start_h": 8}
-NIGHT = {"mppts": (Mppt(11_000, 200),), "start_h": 4, "sunrise_h": 6, "load_w": 4000, "kettles_an_hour": 3}
+NIGHT = {"start_h": 2, "load_w": 4000, "kettles_an_hour": 3}
 WEAK = (Pack(AH_280), Pack(AH_200, 0.7, prepare=weak(0.8, 1, 0.9)))
 """Of equal resistance: the weaker gives as much as the other."""
 OWN = {"relays": "own"}
@@ -242,10 +242,12 @@ BANKS = (
     Scenario("one denies, series", "the same where it stops all charging", 5,
              {"soc_percent": 20}, {**ROOF, "start_h": 9},
              packs=(Pack(AH_280), Pack(AH_280, later=runaway(1, 3)))),
-    Scenario("to empty, own", "a weak pack is empty first: its contactor opens, the other goes on", 6,
+    Scenario("to empty, own", "a weak pack is empty first: its contactor opens, the other goes on", 3,
              {"soc_percent": 30}, NIGHT, settings=OWN, packs=WEAK),
-    Scenario("to empty, series", "the same where the first to be empty ends it for both", 6,
+    Scenario("to empty, series", "the same where the first to be empty ends it for both", 3,
              {"soc_percent": 30}, NIGHT, packs=WEAK),
+    Scenario("to empty, ESS", "the same with a grid: all that DCL allows is drawn, and then the sun rises", 6,
+             {"soc_percent": 30}, {**ROOF, **NIGHT, "start_h": 4, "grid": "ess"}, packs=WEAK),
     Scenario("eight packs", "100 Ah +-10 %, +-20 % in resistance", 6,
              {"soc_percent": 50}, {**ROOF, "kettles_an_hour": 2}, packs=eight()),
     Scenario("one 30 % lower", "current divides by charge, far from the capacities' shares", 5,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,15 @@ def test_with_own_contactors_the_others_go_on_and_the_one_that_denies_may_still_
 # Judgement
 
 
-def judged(bar: Busbar, ccl_ma: int, own_ma: int, seconds: int, *, then_deny: int | None = None) -> Outcome:
-    """With so many mA for all packs and for the second of them, whose BMS denies in the end."""
+def judged(
+    bar: Busbar, ccl_ma: int, own_ma: int, seconds: int, fault: Callable[[Plant], None] | None = None
+) -> Outcome:
+    """With so many mA for all packs and for the second of them, to which something happens in the end."""
     judge = Judge(bar)
     for t in range(seconds):
+        if fault and t == seconds - 1:
+            fault(bar.packs[1])
         bar.step(1.0)
-        if t == seconds - 1 and then_deny is not None:
-            bar.packs[then_deny].bms.deny_charge = True
         judge.see(t, (57_000, ccl_ma, 500_000), [(100_000, 500_000), (own_ma, 500_000)])
     return judge.outcome
 
@@ -179,7 +182,21 @@ def judged(bar: Busbar, ccl_ma: int, own_ma: int, seconds: int, *, then_deny: in
     ],
 )
 def test_a_relay_that_opens_unannounced_is_a_trip(own: bool, ccl_ma: int, own_ma: int, trips: int) -> None:
-    assert judged(build(SUN, {}, {}, own=own), ccl_ma, own_ma, WARNED_S + 5, then_deny=1).trips == trips
+    bar = build(SUN, {}, {}, own=own)
+
+    def deny(pack: Plant) -> None:
+        pack.bms.deny_charge = True
+
+    assert judged(bar, ccl_ma, own_ma, WARNED_S + 5, deny).trips == trips
+
+
+@pytest.mark.parametrize(("fault", "by", "trips"), [("error_mv", 500.0, 0), ("offset_v", 0.5, 1)])
+def test_a_cell_over_vmax_is_a_trip_and_a_board_that_only_says_so_is_none(
+    fault: str, by: float, trips: int
+) -> None:
+    bar = build(SUN, {}, {})
+    assert judged(bar, 100_000, 100_000, 5, lambda pack: setattr(pack.cells[4], fault, by)).trips == trips
+    assert not bar.packs[1].bms.charge_allowed
 
 
 def test_a_pack_that_gets_more_than_its_own_limit_shows_while_the_banks_is_obeyed() -> None:
