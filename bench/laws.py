@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from parallel import Branch, Busbar
 
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration
-from dbus_smartbms.house import House
 from dbus_smartbms.plant import COOLING_S, Plant, interpolate
 from dbus_smartbms.settings import Settings
 from smartbms_protocol import Frame, layout
 
+Frames = Sequence[Frame | None]
+"""What came from each pack in a second; None: nothing."""
+
 Told = tuple[int | None, int | None, int | None]
 """CVL in mV, CCL and DCL in mA; None: no number."""
 NOTHING: Told = (None, None, None)
+Own = tuple[int, int]
+"""CCL and DCL of one pack by its own limits, in mA."""
 
 
 class Law(Protocol):
     """A driver: frames and seconds without one (None) in, limits out."""
 
-    def take(self, frame: Frame | None, t: float) -> Told: ...
+    def take(self, frames: Frames, t: float) -> Told: ...
 
 
 class Ours:
@@ -29,18 +35,27 @@ class Ours:
 
     name = "ours"
 
-    def __init__(self, settings: Settings, _pack: Plant, _house: House) -> None:
-        self.bank = Bank(Configuration(settings))
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        self._cables = bar.cables
+        self._bank = Bank(Configuration(settings))
 
-    def take(self, frame: Frame | None, t: float) -> Told:
-        if frame is None:
-            self.bank.tick(t)
-        else:
-            self.bank.take("pack", frame, t)
-        limits = self.bank.limits
+    def take(self, frames: Frames, t: float) -> Told:
+        for cable, frame in zip(self._cables, frames, strict=True):
+            if frame is not None:
+                self._bank.take(cable, frame, t)
+        if None in frames:
+            self._bank.tick(t)
+        limits = self._bank.limits
         if limits is None:
             return NOTHING
         return limits.cvl_mv, limits.ccl_ma // 100 * 100, limits.dcl_ma // 100 * 100
+
+    def own(self, cable: str) -> Own | None:
+        """The limits of a pack that is heard."""
+        pack = self._bank.packs.get(cable)
+        if pack is None or pack.lost or pack.limits is None:
+            return None
+        return pack.limits.ccl_ma, pack.limits.dcl_ma
 
 
 class Fixed:
@@ -48,12 +63,12 @@ class Fixed:
 
     name = "fixed"
 
-    def __init__(self, settings: Settings, pack: Plant, _house: House) -> None:
-        ma, setup = pack.capacity_ah * 1000, pack.bms.setup
-        cvl_mv = len(pack.cells) * (setup.vbalance_mv + 30)
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        ma, pack = bar.capacity_ah * 1000, bar.packs[0]
+        cvl_mv = len(pack.cells) * (pack.bms.setup.vbalance_mv + 30)
         self._told = cvl_mv, int(ma * settings.charge_rate), int(ma * settings.discharge_rate)
 
-    def take(self, _frame: Frame | None, _t: float) -> Told:
+    def take(self, _frames: Frames, _t: float) -> Told:
         return self._told
 
 
@@ -75,14 +90,15 @@ class Table:
     CHARGE_C = ((0, 0), (2, 0.25), (5, 0.5), (10, 1), *HOT)
     DISCHARGE_C = ((-20, 0), (0, 0.25), (5, 0.5), (10, 1), *HOT)
 
-    def __init__(self, settings: Settings, pack: Plant, _house: House) -> None:
-        self._settings, self._pack = settings, pack
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        self._settings, self._pack = settings, bar.packs[0]
         self._out: dict[str, tuple[float, float]] = {}
         self._float = False
         self._level_at: float | None = None
         self._last: Told = NOTHING
 
-    def take(self, frame: Frame | None, t: float) -> Told:
+    def take(self, frames: Frames, t: float) -> Told:
+        (frame,) = frames
         if frame is None:
             return self._last
         top_mv, bottom_mv = frame.vbalance_mv - 3400, frame.vmin_mv - 2900
@@ -127,8 +143,8 @@ class Vendor:
 
     name = "vendor"
 
-    def __init__(self, _settings: Settings, pack: Plant, _house: House) -> None:
-        self._ma = pack.capacity_ah * 1000
+    def __init__(self, _settings: Settings, bar: Busbar) -> None:
+        self._ma = bar.capacity_ah * 1000
         self._integral_mv = 0.0
         self._low_s = self._full_s = self._spread_s = 0
         self._blocked_until = -math.inf
@@ -136,7 +152,8 @@ class Vendor:
         self._last: Told = NOTHING
         self._frames = 0
 
-    def take(self, frame: Frame | None, t: float) -> Told:
+    def take(self, frames: Frames, t: float) -> Told:
+        (frame,) = frames
         self._frames += frame is not None
         if frame is None or self._frames < 10:
             return self._last
@@ -184,6 +201,32 @@ class Vendor:
             self._storage_at = None
 
 
+class Reach(NamedTuple):
+    """A pack at the busbar, and the A that it can take, or give."""
+
+    branch: Branch
+    most_a: float
+
+
+def edge(pack: Reach, sign: int) -> float:
+    """The busbar's voltage at which a pack takes (1) or gives (-1) all it can."""
+    return pack.branch.idle_v + sign * pack.most_a * pack.branch.ohm
+
+
+def together(packs: Sequence[Reach], sign: int) -> tuple[float, float]:
+    """The A that packs can take or give together, none of them more than it can, and the voltage then.
+
+    Under 0 where one has more from the others than it can take.
+    """
+    bound = [pack for pack in packs if (pack.branch.charge if sign > 0 else pack.branch.load)]
+    if not bound:
+        return 0.0, 0.0
+    first = min(bound, key=lambda pack: sign * edge(pack, sign))
+    volts = edge(first, sign)
+    others = (sign * pack.branch.amps(volts) for pack in packs if pack is not first)
+    return first.most_a + sum(others), volts
+
+
 class Ideal:
     """Perfect knowledge: the true cells' state, at once, no noise, no lag.
 
@@ -196,21 +239,41 @@ class Ideal:
     HEAT_S = 60.0
     """In how much time the hottest cell may reach its highest temperature."""
 
-    def __init__(self, settings: Settings, pack: Plant, house: House) -> None:
-        self._settings, self._pack, self._house = settings, pack, house
+    def __init__(self, settings: Settings, bar: Busbar) -> None:
+        self._settings, self._bar = settings, bar
         self._dark = False
+        pack = bar.packs[0]
         setup = pack.bms.setup
         self._top_v = (setup.vbalance_mv + settings.charge_margin_mv) / 1000
         self._bottom_v = setup.vmin_mv / 1000 + 0.010
         self._float_v = 3.37 if pack.settings.chemistry == "LFP" else setup.vbalance_mv / 1000 - 0.1
         self._full_s = 0
 
-    def take(self, _frame: Frame | None, _t: float) -> Told:
-        pack, settings, setup = self._pack, self._settings, self._pack.bms.setup
-        cool_a = self._cool_a(setup.tmax_c - 1)
+    def take(self, _frames: Frames, _t: float) -> Told:
+        bar, house = self._bar, self._bar.house
+        setup = bar.packs[0].bms.setup
+        self._full_s += all(min(pack.idle_v) > setup.vbalance_mv / 1000 for pack in bar.packs)
+        branches, limits = bar.branches(), [self._limits(pack) for pack in bar.packs]
+        ccl_a, cvl_v = together([Reach(one, most[0]) for one, most in zip(branches, limits, strict=True)], 1)
+        dcl_a = self._drawn([Reach(one, most[1]) for one, most in zip(branches, limits, strict=True)])
+        if ccl_a >= 0 or len(limits) == 1:  # else packs fill each other, and only to discharge them helps
+            cvl_v = len(bar.packs[0].cells) * setup.vmax_mv / 1000
+        if not bar.allowed("charge"):
+            ccl_a = 0.0
+        if not bar.allowed("load"):
+            dcl_a = 0.0
+        if house.settings.grid == "none":  # an inverter alone takes all it wants, or nothing
+            want_a = -min(house.free_a, 0.0)
+            self._dark = dcl_a < want_a + 0.05 * bar.capacity_ah * self._dark
+            dcl_a = 0.0 if self._dark else dcl_a
+        return round(cvl_v * 1000), int(max(ccl_a, 0) * 1000), int(max(dcl_a, 0) * 1000)
+
+    def _limits(self, pack: Plant) -> tuple[float, float]:
+        """What a pack can take and give."""
+        settings, setup = self._settings, pack.bms.setup
+        cool_a = self._cool_a(pack, setup.tmax_c - 1)
         ccl_a = min(pack.capacity_ah * settings.charge_rate, cool_a)
         dcl_a = min(pack.capacity_ah * settings.discharge_rate, cool_a)
-        self._full_s += min(pack.idle_v) > setup.vbalance_mv / 1000
         top_v = self._top_v if self._full_s < self.FLOAT_AFTER_S else self._float_v
         for volts, ohm in zip(pack.idle_v, pack.quick_ohm, strict=True):
             if (room_a := (top_v - volts) / ohm) < ccl_a:
@@ -218,19 +281,23 @@ class Ideal:
             if (rest_a := (volts - self._bottom_v) / ohm) < dcl_a:
                 dcl_a = rest_a
         coldest = min(cell.celsius for cell in pack.cells) + pack.temperature_offset_c
-        if coldest < setup.tmin_charge_c + 1 or not pack.bms.charge_allowed:
+        if coldest < setup.tmin_charge_c + 1:
             ccl_a = 0.0
-        if coldest < setup.tmin_discharge_c + 1 or not pack.bms.load_allowed:
+        if coldest < setup.tmin_discharge_c + 1:
             dcl_a = 0.0
-        if self._house.settings.grid == "none":  # an inverter alone takes all it wants, or nothing
-            want_a = -min(self._house.free_a, 0.0)
-            self._dark = dcl_a < want_a + 0.05 * pack.capacity_ah * self._dark
-            dcl_a = 0.0 if self._dark else dcl_a
-        return len(pack.cells) * setup.vmax_mv, int(max(ccl_a, 0) * 1000), int(max(dcl_a, 0) * 1000)
+        return ccl_a, dcl_a
 
-    def _cool_a(self, limit_c: float) -> float:
+    def _drawn(self, packs: Sequence[Reach]) -> float:
+        """What packs give together; with contactors of their own the empty ones leave it to the others."""
+        most_a, _ = together(packs, -1)
+        while self._bar.own and most_a < -self._bar.house.free_a and len(packs) > 1:
+            packs = sorted(packs, key=lambda pack: edge(pack, -1))[:-1]
+            most_a = max(most_a, together(packs, -1)[0])
+        return most_a
+
+    def _cool_a(self, pack: Plant, limit_c: float) -> float:
         """The current with which no cell gets warmer than that."""
-        pack, most_a = self._pack, math.inf
+        most_a = math.inf
         limit_c -= pack.temperature_offset_c
         for cell in pack.cells:
             if cell.celsius > limit_c - 5:
@@ -240,6 +307,8 @@ class Ideal:
         return most_a
 
 
-LAWS: dict[str, Callable[[Settings, Plant, House], Law]] = {
+LAWS: dict[str, Callable[[Settings, Busbar], Law]] = {
     law.name: law for law in (Ours, Fixed, Table, Vendor, Ideal)
 }
+BANK_LAWS = ("ours", "fixed", "ideal")
+"""Those that know of several packs."""

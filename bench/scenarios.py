@@ -7,9 +7,36 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from dbus_smartbms.house import House, HouseSettings, Load, Mppt
+from parallel import Busbar
+
+from dbus_smartbms.house import CABLE_OHM, House, HouseSettings, Load, Mppt
 from dbus_smartbms.plant import Plant, PlantSettings
 from dbus_smartbms.settings import Settings
+
+Hours = tuple[float, float]
+"""From and to, since the beginning."""
+NEVER: Hours = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A pack of a bank: in what it differs."""
+
+    plant: dict[str, Any] = field(default_factory=dict)
+    ohm: float = 1.0
+    """Its resistance and its cable's, as a multiple of what they would be."""
+    prepare: Callable[[Plant, Random], None] | None = None
+    """What is wrong with it at the beginning."""
+    later: Callable[[Plant, float], None] | None = None
+    """What happens to it, each second."""
+    loss: float = 0.0
+    """Probability that a frame is lost."""
+    gap_s: tuple[float, float] = (0.0, 0.0)
+    """Silences: one an hour on average, from and to so long."""
+    silent_h: Hours = NEVER
+    """When nothing comes through its cable."""
+    away_h: Hours = NEVER
+    """When it is not at the busbar either."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +60,13 @@ class Scenario:
     """Silences: one an hour on average, from and to so long."""
     seeds: int = 99
     """At most so many: long scenarios take their time."""
+    packs: tuple[Pack, ...] = ()
+    """Of a bank; without them there is one, with what is said above."""
+
+    @property
+    def bank(self) -> tuple[Pack, ...]:
+        """The packs."""
+        return self.packs or (Pack({}, 1.0, self.prepare, self.later, self.loss, self.gap_s),)
 
 
 def ahead(percent: float) -> Callable[[Plant, Random], None]:
@@ -157,20 +191,90 @@ SCENARIOS = (
                                    "days": (1.0, 0.8, 0.2, 0.1, 0.1, 0.4, 1.0, 0.9, 0.15, 0.3, 0.6, 1.0, 0.05,
                                             0.8)}, seeds=2),
 )  # fmt: skip
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+AH_280 = {"capacity_kwh": 14.7}
+AH_200 = {"capacity_kwh": 10.5}
+AH_100 = {"capacity_kwh": 5.25}
+UNEQUAL = (
+    Pack(AH_280),
+    Pack(AH_280, 1.3, prepare=weak(0.8, 1, 0.9)),
+    Pack(AH_200, 1.3),  # of cells with 1.4 times the resistance: 1.8
+)
+"""Resistances as 1 : 1.3 : 1.8."""
+ROOF = {"mppts": (Mppt(14_000, 250), Mppt(14_000, 250)), "multi_w": 20_000.0, "load_w": 1000.0, "start_h": 8}
+NIGHT = {"start_h": 2, "load_w": 4000, "kettles_an_hour": 3}
+WEAK = (Pack(AH_280), Pack(AH_200, 0.7, prepare=weak(0.8, 1, 0.9)))
+"""Of equal resistance: the weaker gives as much as the other."""
+OWN = {"relays": "own"}
 
 
-def build(scenario: Scenario, seed: int, *, perfect: bool) -> tuple[Plant, House, Settings]:
-    """A pack in a house at the scenario's beginning, and the driver's settings.
+def runaway(from_h: float, to_h: float) -> Callable[[Plant, float], None]:
+    """A board that reads its cell higher and higher, within 10 minutes over Vmax, until it is mended."""
+
+    def later(pack: Plant, t: float) -> None:
+        pack.cells[4].error_mv = 450 * min(max((t / 3600 - from_h) * 6, 0.0), 1.0) * (t / 3600 < to_h)
+
+    return later
+
+
+def eight() -> tuple[Pack, ...]:
+    """Packs of 100 Ah +-10 %, of resistances +-20 % in another order."""
+    ohms = (0.8, 1.2, 0.86, 1.14, 0.91, 1.09, 0.97, 1.03)
+    return tuple(Pack({"capacity_kwh": 5.25 * (0.9 + 0.2 * n / 7)}, ohm) for n, ohm in enumerate(ohms))
+
+
+BANKS = (
+    Scenario("three unequal, ESS", "resistances as 1 : 1.3 : 1.8, a weak cell; chargers obey CVL alone", 7,
+             {"soc_percent": 50}, {**ROOF, **FEED}, packs=UNEQUAL),
+    Scenario("three unequal, off-grid", "the same where chargers obey CCL", 7,
+             {"soc_percent": 50}, {**ROOF, "kettles_an_hour": 2}, packs=UNEQUAL),
+    Scenario("one cable bad", "of two equal packs one loses frames, and is silent for 5 to 40 s", 5,
+             {"soc_percent": 80}, {**SUNNY, "start_h": 9},
+             packs=(Pack(AH_280), Pack(AH_280, loss=0.05, gap_s=(5, 40)))),
+    Scenario("cable pulled", "at the top of charge for 20 minutes; back while others are in absorption", 4,
+             {"soc_percent": 80}, {**ROOF, "start_h": 10},
+             packs=(Pack(AH_280), Pack(AH_280, 1.3, silent_h=(0.42, 0.75)), Pack(AH_200, 1.3))),
+    Scenario("pack away, returns", "leaves at 70 %, comes back to full ones: they and the sun fill it", 4,
+             {"soc_percent": 50}, {**ROOF, "start_h": 9}, settings=OWN,
+             packs=(Pack(AH_280), Pack(AH_280), Pack(AH_200, silent_h=(0.5, 1.3), away_h=(0.5, 1.3)))),
+    Scenario("one denies, own", "a board reads wrong: its pack's contactor opens; the other goes on", 5,
+             {"soc_percent": 20}, {**ROOF, "start_h": 9}, settings=OWN,
+             packs=(Pack(AH_280), Pack(AH_280, later=runaway(1, 3)))),
+    Scenario("one denies, series", "the same where it stops all charging", 5,
+             {"soc_percent": 20}, {**ROOF, "start_h": 9},
+             packs=(Pack(AH_280), Pack(AH_280, later=runaway(1, 3)))),
+    Scenario("to empty, own", "a weak pack is empty first: its contactor opens, the other goes on", 3,
+             {"soc_percent": 30}, NIGHT, settings=OWN, packs=WEAK),
+    Scenario("to empty, series", "the same where the first to be empty ends it for both", 3,
+             {"soc_percent": 30}, NIGHT, packs=WEAK),
+    Scenario("to empty, ESS", "the same with a grid: all that DCL allows is drawn, and then the sun rises", 6,
+             {"soc_percent": 30}, {**ROOF, **NIGHT, "start_h": 4, "grid": "ess"}, packs=WEAK),
+    Scenario("eight packs", "100 Ah +-10 %, +-20 % in resistance", 6,
+             {"soc_percent": 50}, {**ROOF, "kettles_an_hour": 2}, packs=eight()),
+    Scenario("one 30 % lower", "current divides by charge, far from the capacities' shares", 5,
+             {"soc_percent": 80}, ROOF, packs=(Pack(AH_280), Pack({**AH_280, "soc_percent": 50}))),
+)  # fmt: skip
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, *BANKS)}
+
+
+def build(scenario: Scenario, seed: int, *, perfect: bool) -> tuple[Busbar, Settings]:
+    """The packs in a house at the scenario's beginning, and the driver's settings.
 
     The seed is of the cells and of the weather; ``perfect`` chargers obey at once.
     """
     house = House(
         HouseSettings(**{"seed": seed, "perfect": perfect, **scenario.house}), scenario.plant.get("cells", 16)
     )
-    plant = Plant(PlantSettings(**{"seed": seed, **scenario.plant}), house.flow)
-    if scenario.prepare:
-        scenario.prepare(plant, Random(seed * 7919 + 17))
-    if scenario.later:
-        scenario.later(plant, 0.0)
-    return plant, house, Settings(**scenario.settings)
+    plants = []
+    for n, pack in enumerate(scenario.bank):
+        cells = PlantSettings(**{"seed": seed + 1000 * n, **scenario.plant, **pack.plant})
+        plant = Plant(cells, house.flow)
+        for cell in plant.cells:
+            cell.ohm *= pack.ohm
+        if pack.prepare:
+            pack.prepare(plant, Random(seed * 7919 + 17 + n))
+        if pack.later:
+            pack.later(plant, 0.0)
+        plants.append(plant)
+    ohms = [CABLE_OHM * pack.ohm for pack in scenario.bank]
+    own = scenario.settings.get("relays") == "own"
+    return Busbar(plants, house, ohms, own=own), Settings(**scenario.settings)

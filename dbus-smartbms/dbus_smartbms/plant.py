@@ -263,6 +263,8 @@ class Plant:
         """A fault: how much warmer every cell is than it should be; it is also how it behaves."""
         self.told: Limits | None = None
         """The limits told last; None: the charger goes by its own settings."""
+        self.switches = True
+        """Whether its relays switch what flows through it; not where they only tell a charger to stop."""
         self._random = Random(settings.seed)  # noqa: S311 - the same pack every time
         self._turn = 0
         self._latched = b""
@@ -342,8 +344,8 @@ class Plant:
 
     def _advance(self, dt_s: float) -> None:
         bms = self.bms
-        self._look()
-        self.sun_a, self.load_a = self._flow(
+        self.look()
+        sun_a, load_a = self._flow(
             sum(self.idle_v),
             sum(self.quick_ohm),
             self.voltage_v,
@@ -351,11 +353,16 @@ class Plant:
             charge=bms.charge_allowed,
             load=bms.load_allowed,
         )
-        self._pass(self.sun_a - self.load_a, dt_s)
+        self.carry(sun_a, load_a, dt_s)
+
+    def carry(self, sun_a: float, load_a: float, dt_s: float) -> None:
+        """Let these currents flow for ``STEP_S`` at most: a step of a pack among others, after ``look``."""
+        self.sun_a, self.load_a = sun_a, load_a
+        self._pass(sun_a - load_a, dt_s)
         self._measure(dt_s)
 
-    def _look(self) -> None:
-        """The cells as a current will find them."""
+    def look(self) -> None:
+        """The cells as a current will find them: ``idle_v`` and ``quick_ohm``."""
         quick, cold = 1 - self.settings.slow_percent / 100, self.settings.cold_ohm_percent / 100
         warm_c = WARM_C - self.temperature_offset_c
         table_v, rises_v = self._table
@@ -424,8 +431,8 @@ class Plant:
     def _sensors_ma(self) -> tuple[int, int]:
         """The two currents as the sensors have them; a relay that has just opened lets none pass."""
         return (
-            _sensor_ma(self.sun_a * self.bms.charge_allowed),
-            _sensor_ma(self.load_a * self.bms.load_allowed),
+            _sensor_ma(self.sun_a * (self.bms.charge_allowed or not self.switches)),
+            _sensor_ma(self.load_a * (self.bms.load_allowed or not self.switches)),
         )
 
     def frame(self) -> Frame:
