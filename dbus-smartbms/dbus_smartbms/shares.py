@@ -47,7 +47,8 @@ def in_use(
 ) -> dict[str, float]:
     """Each pack's share: of this direction, else of the other, else by capacity."""
     known = shares[direction].used or shares[1 - direction].used
-    return {cable: known.get(cable, part) for cable, part in by_capacity(capacity_mah).items()}
+    # A share of 0 was that of a pack without a capacity setting: with one it is as new.
+    return {cable: known.get(cable) or part for cable, part in by_capacity(capacity_mah).items()}
 
 
 def learn(
@@ -60,8 +61,8 @@ def learn(
 
     Nothing is learnt where a current is not known, or all together are small.
     """
-    amounts = [ma for ma in current_ma.values() if ma is not None]
-    total = sum(amounts)
+    amounts = {cable: ma for cable, ma in current_ma.items() if ma is not None}
+    total = sum(amounts.values())
     if len(amounts) < len(current_ma) or abs(total) <= LEAST_RATE * sum(capacity_mah.values()):
         return shares
     direction = CHARGE if total > 0 else DISCHARGE
@@ -71,10 +72,10 @@ def learn(
     learnt: dict[str, float] = {}
     used: dict[str, float] = {}
     for cable, part in parts.items():
-        now = min(max((current_ma[cable] or 0) / total, LEAST * part), MOST * part)
+        now = min(max(amounts[cable] / total, LEAST * part), MOST * part)
         old = known.get(cable, before[cable])
         learnt[cable] = old + weight * (now - old)
-        follows = not -LESS < learnt[cable] / before[cable] - 1 < MORE
-        used[cable] = learnt[cable] if follows else before[cable]
+        stays = (1 - LESS) * before[cable] < learnt[cable] < (1 + MORE) * before[cable]
+        used[cable] = before[cable] if stays else learnt[cable]
     changed = Shares(learnt, used)
     return (changed, shares[DISCHARGE]) if direction == CHARGE else (shares[CHARGE], changed)
