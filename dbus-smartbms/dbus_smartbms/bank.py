@@ -5,6 +5,7 @@ No I/O and no clock, so that the driver, ``replay`` and the tests walk the same 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from smartbms_protocol import Frame
@@ -138,12 +139,12 @@ class Bank:
         where that is more: the bank as a whole keeps to the current.
         """
         memory = self._memory
-        now = (memory.cells, [(cable, self.packs[cable].capacity_mah) for cable in memory.members])
+        members = {pack.cable: pack.capacity_mah for pack in self.members}
+        now = (memory.cells, list(memory.members), members)
         if now == self._parted:
             return
         self._parted = now
         several = len(memory.members) > 1
-        members = {pack.cable: pack.capacity_mah for pack in self.members}
         parts = shares.by_capacity(members) if members else {}
         for cable, pack in self.packs.items():
             pack.settings, pack.wishes = self._configuration.of(cable), self._wishes
@@ -159,7 +160,7 @@ def _part_of(settings: Settings, capacity_mah: int, share: float) -> Settings:
 
     def part(amps: float | None, rate: float) -> float | None:
         if not amps or amps * share > rate * capacity_mah / 1000:
-            return amps and amps * share
+            return amps and math.ceil(1000 * amps * share) / 1000  # together no less than the bank's
         return None
 
     return replace(

@@ -218,6 +218,8 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
         votes[count] = energy + (frame.capacity_wh if frame else 0), packs_so + 1, count
     if cells not in votes or now - began_at < START_S:
         cells = max(votes, key=lambda count: votes[count])  # most of the energy, of the packs, of the cells
+    if cells != memory.cells:  # limits of other cells bound nothing
+        members = {cable: member._replace(mark=None, bound=None) for cable, member in members.items()}
     return replace(memory, members=members, cells=cells, began_at=began_at)
 
 
@@ -279,12 +281,18 @@ def _derated(
         # Its cells are not seen: no further than the voltage at which full cells rest.
         own_mv = 0 if pack.limits is None else pack.limits.cvl_mv
         cvl_mv = min(cvl_mv, max(pack.float_mv, own_mv))
-    left = [sum(part[other] for other in others) / sum(part[cable] for cable in remaining) for part in parts]
+    left = [_left(part, remaining, others) for part in parts]
     return Amounts(
         cvl_mv,
         int(bound.ccl_ma * min(left[0], left[1])),
         int(bound.dcl_ma * min(left[0], left[2])),
     )
+
+
+def _left(part: Mapping[str, float], remaining: Sequence[str], others: Sequence[str]) -> float:
+    """What is left of the current; 1 where the shares tell nothing: no capacity is set."""
+    whole = sum(part[cable] for cable in remaining)
+    return sum(part[cable] for cable in others) / whole if whole else 1.0
 
 
 # How the current divides
@@ -439,7 +447,9 @@ def _voltage(view: _View) -> Cap:
 def _allowed(view: _View, way: int) -> bool:
     if any(cap.amount == 0 for cap in _stops(view, way)):
         return False
-    takers = [pack.limits for pack in _takers(view, way).values() if pack.limits]
+    # With none there the ride-through goes on: what the last frames allowed counts.
+    packs = _takers(view, way) or {cable: pack for cable, pack in view.merged.items() if not _spent(pack)}
+    takers = [pack.limits for pack in packs.values() if pack.limits]
     return bool(takers) and all(
         limits.allow_charge if way == CHARGE else limits.allow_discharge for limits in takers
     )
