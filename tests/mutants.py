@@ -77,6 +77,9 @@ EQUIVALENT = {
     "Limits: spent: bool = False -> spent: bool = True": "the same",
     "_look: soon = 0.0 -> soon = 0.001": "the highest cell counts beside it, and is never so low",
     "_look: soon = 0.0 -> soon = -0.001": "the same",
+    # shares
+    "learn: total > 0 -> total >= 0": "nothing is learnt of a total of 0",
+    "learn: total > 0 -> total > -1": "the same",
 }
 """Mutants that no test can notice, and why: they do the same."""
 

@@ -5,13 +5,14 @@ No I/O and no clock, so that the driver, ``replay`` and the tests walk the same 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from smartbms_protocol import Frame
 
 from . import parallel, shares
 from .configuration import Configuration
-from .limits import Company, Limits
+from .limits import Company, Limits, flow_ma
 from .pack import Pack
 from .rules import NO_WISHES, Cap, Wishes, caps, caps_of
 from .settings import Settings
@@ -31,6 +32,8 @@ class Bank:
         self._wishes = NO_WISHES
         self._memory = parallel.NOTHING
         self._parted: object = None
+        self._capacity_mah = 0
+        """Of the merged packs."""
 
     @property
     def configuration(self) -> Configuration:
@@ -111,8 +114,14 @@ class Bank:
         """One valid frame of the pack behind a cable, with everything that follows from it."""
         pack = self.pack(cable)
         if pack.company.several:
-            others = (other for other in self.members if other is not pack and not other.lost)
-            pack.company = Company(True, all(other.stage.name == FLOAT for other in others))
+            others = [other for other in self.members if other is not pack and not other.lost]
+            currents = [other.readings.frame.current_ma for other in others if other.readings.frame]
+            whole_ma = sum(ma or 0 for ma in (frame.current_ma, *currents))
+            pack.company = Company(
+                several=True,
+                floats=all(other.stage.name == FLOAT for other in others),
+                charged=whole_ma > flow_ma(self._capacity_mah),
+            )
         pack.take(frame, now)
         self._step(now)
 
@@ -138,12 +147,13 @@ class Bank:
         where that is more: the bank as a whole keeps to the current.
         """
         memory = self._memory
-        now = (memory.cells, [(cable, self.packs[cable].capacity_mah) for cable in memory.members])
+        members = {pack.cable: pack.capacity_mah for pack in self.members}
+        now = (memory.cells, list(memory.members), members)
         if now == self._parted:
             return
         self._parted = now
+        self._capacity_mah = sum(members.values())
         several = len(memory.members) > 1
-        members = {pack.cable: pack.capacity_mah for pack in self.members}
         parts = shares.by_capacity(members) if members else {}
         for cable, pack in self.packs.items():
             pack.settings, pack.wishes = self._configuration.of(cable), self._wishes
@@ -159,7 +169,7 @@ def _part_of(settings: Settings, capacity_mah: int, share: float) -> Settings:
 
     def part(amps: float | None, rate: float) -> float | None:
         if not amps or amps * share > rate * capacity_mah / 1000:
-            return amps and amps * share
+            return amps and math.ceil(1000 * amps * share) / 1000  # together no less than the bank's
         return None
 
     return replace(

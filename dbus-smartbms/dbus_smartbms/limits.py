@@ -99,6 +99,8 @@ class Company(NamedTuple):
     """There are others."""
     floats: bool = True
     """They have come to float, too: until then the voltage stays up for them."""
+    charged: bool = True
+    """What flows into the pack comes from a charger: others may push into it, too."""
 
 
 ALONE = Company()
@@ -164,7 +166,7 @@ def step(
     # A ramp stands still in silence: only the time between neighbouring frames counts.
     longest = 1.5 * pack.interval_s
     dt_s = min(max(now - memory.at, 0.0), longest) if fresh and memory.at is not None else 0.0
-    view = _look(settings, memory, pack, frame, wishes, fresh=fresh, now=now)
+    view = _look(settings, memory, pack, frame, wishes, fresh=fresh, now=now, charged=company.charged)
     lost, spent = _silence(view, pack.age(now))
     if (
         memory.limits is not None
@@ -270,6 +272,7 @@ def _look(
     *,
     fresh: bool,
     now: float,
+    charged: bool,
 ) -> Now:
     """What the rules look at."""
     highest_before = frame.highest_mv if memory.highest_mv is None else memory.highest_mv
@@ -280,7 +283,7 @@ def _look(
     lowest = memory.lowest
     heard = not frame.has(layout.NO_COMMUNICATION) and frame.lowest_mv >= LOWEST_CELL_MV
     if fresh and heard:  # cells that the BMS does not hear are not empty
-        lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flows_ma, now)
+        lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flows_ma, now, charged=charged)
     charge, discharge = caps(settings, pack, wishes)
     soon = 0.0
     if fresh and frame.highest_mv >= volts.balance_mv:

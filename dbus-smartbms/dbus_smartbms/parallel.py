@@ -207,6 +207,8 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
         votes[count] = energy + (frame.capacity_wh if frame else 0), packs_so + 1, count
     if cells not in votes or now - began_at < START_S:
         cells = max(votes, key=lambda count: votes[count])  # most of the energy, of the packs, of the cells
+    if cells != memory.cells:  # limits of other cells bound nothing
+        members = {cable: member._replace(mark=None) for cable, member in members.items()}
     return replace(memory, members=members, cells=cells, began_at=began_at)
 
 
@@ -252,9 +254,10 @@ def _left(view: _View, mark: Mark, way: int) -> float:
     capacity_mah = {cable: pack.capacity_mah for cable, pack in view.packs.items()}
     there = {cable for cable in mark.among if cable in view.packs} | view.present.keys()
     parts = (shares.by_capacity(capacity_mah), view.shares(way))
-    return min(
-        sum(part[cable] for cable in view.present) / sum(part[cable] for cable in there) for part in parts
-    )
+    wholes = [(part, sum(part[cable] for cable in there)) for part in parts]
+    # Where no capacity is set the shares tell nothing.
+    left = (sum(part[cable] for cable in view.present) / whole if whole else 1.0 for part, whole in wholes)
+    return min(left)
 
 
 # How the current divides
@@ -418,7 +421,9 @@ def _voltage(view: _View) -> Cap:
 def _allowed(view: _View, way: int) -> bool:
     if any(cap.amount == 0 for cap in _stops(view, way)):
         return False
-    takers = [pack.limits for pack in _takers(view, way).values() if pack.limits]
+    # With none there the ride-through goes on: what the last frames allowed counts.
+    packs = _takers(view, way) or {cable: pack for cable, pack in view.merged.items() if not _spent(pack)}
+    takers = [pack.limits for pack in packs.values() if pack.limits]
     return bool(takers) and all(
         limits.allow_charge if way == CHARGE else limits.allow_discharge for limits in takers
     )
@@ -481,11 +486,11 @@ def _dt_s(view: _View, *, fresh: bool) -> float:
 def _ceiling(ceiling: Ceiling, was: int | None, wanted: int, full: int, dt_s: float) -> Ceiling:
     """What a current rises through, in steps over its whole range, from what it ``was`` at a change.
 
-    From 0 it begins like a pack that permits again.
+    From little or nothing it begins like a pack that permits again.
     """
     amount, risen_s = ceiling.amount, ceiling.risen_s + dt_s
     if was is not None and wanted > was:
-        amount, risen_s = max(was, wanted // FIRST_STEP if was == 0 else 0), 0.0
+        amount, risen_s = max(was, wanted // FIRST_STEP), 0.0
     if amount is not None and risen_s >= STEP_S:
         amount, risen_s = amount + int(full * risen_s / RAMP_S) + 1, 0.0
     return Ceiling() if amount is None or amount >= full else Ceiling(amount, risen_s)

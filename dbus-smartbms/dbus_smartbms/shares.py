@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LEARN_S = 60.0
 """Time constant: what is learnt is within 1 % after 5 minutes of steady current."""
+RISE_S = 10.0
+"""The same for a share that rises, which lowers limits."""
+AGREE = 3
+"""Samples in a row that have to say so: frames of one moment may be of two, while a load starts."""
 LEAST_RATE = 0.03
 """C of all packs together: under it, offsets of the sensors (up to 1 A) would be learnt."""
 LEAST, MOST = 0.5, 4.0
@@ -31,6 +35,8 @@ class Shares:
 
     learnt: Mapping[str, float]
     used: Mapping[str, float]
+    seen: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of the last samples, the newest last."""
 
 
 UNKNOWN = Shares({}, {})
@@ -47,7 +53,8 @@ def in_use(
 ) -> dict[str, float]:
     """Each pack's share: of this direction, else of the other, else by capacity."""
     known = shares[direction].used or shares[1 - direction].used
-    return {cable: known.get(cable, part) for cable, part in by_capacity(capacity_mah).items()}
+    # A share of 0 was that of a pack without a capacity setting: with one it is as new.
+    return {cable: known.get(cable) or part for cable, part in by_capacity(capacity_mah).items()}
 
 
 def learn(
@@ -60,21 +67,24 @@ def learn(
 
     Nothing is learnt where a current is not known, or all together are small.
     """
-    amounts = [ma for ma in current_ma.values() if ma is not None]
-    total = sum(amounts)
+    amounts = {cable: ma for cable, ma in current_ma.items() if ma is not None}
+    total = sum(amounts.values())
     if len(amounts) < len(current_ma) or abs(total) <= LEAST_RATE * sum(capacity_mah.values()):
         return shares
     direction = CHARGE if total > 0 else DISCHARGE
     before, parts = in_use(shares, direction, capacity_mah), by_capacity(capacity_mah)
-    known = shares[direction].learnt
-    weight = 1 - math.exp(-dt_s / LEARN_S)
+    known = shares[direction]
+    slow, quick = (1 - math.exp(-dt_s / time_s) for time_s in (LEARN_S, RISE_S))
     learnt: dict[str, float] = {}
     used: dict[str, float] = {}
+    seen: dict[str, tuple[float, ...]] = {}
     for cable, part in parts.items():
-        now = min(max((current_ma[cable] or 0) / total, LEAST * part), MOST * part)
-        old = known.get(cable, before[cable])
-        learnt[cable] = old + weight * (now - old)
-        follows = not -LESS < learnt[cable] / before[cable] - 1 < MORE
-        used[cable] = learnt[cable] if follows else before[cable]
-    changed = Shares(learnt, used)
+        now = min(max(amounts[cable] / total, LEAST * part), MOST * part)
+        seen[cable] = (*known.seen.get(cable, ()), now)[-AGREE:]
+        old, agreed = known.learnt.get(cable, before[cable]), min(seen[cable])
+        rises = len(seen[cable]) == AGREE and agreed > old
+        learnt[cable] = old + (quick * (agreed - old) if rises else slow * (now - old))
+        stays = (1 - LESS) * before[cable] < learnt[cable] < (1 + MORE) * before[cable]
+        used[cable] = before[cable] if stays else learnt[cable]
+    changed = Shares(learnt, used, seen)
     return (changed, shares[DISCHARGE]) if direction == CHARGE else (shares[CHARGE], changed)

@@ -19,6 +19,7 @@ TESTED_BY = {
     "voltage": ("test_voltage", 150),
     "limits": ("test_limits", 210),
     "stages": ("test_stages", 130),
+    "shares": ("test_shares", 55),
 }
 """A module, its tests, and how many mutants it has at the least."""
 
