@@ -110,6 +110,10 @@ class Bank:
             self._part()
         return self.packs[cable]
 
+    def forget(self, cable: str) -> None:
+        """A pack is not to be driven any more."""
+        self.packs = {name: pack for name, pack in self.packs.items() if name != cable}
+
     def take(self, cable: str, frame: Frame, now: float) -> None:
         """One valid frame of the pack behind a cable, with everything that follows from it."""
         pack = self.pack(cable)

@@ -73,6 +73,10 @@ class Driver:
         )  # fmt: skip
         self._shown: dict[str, tuple[Presence, asyncio.Task[None]]] = {}
         """The packs that have a service of their own, by their cables."""
+        self._leaving: set[str] = set()
+        """Cables that are no longer to be read: their packs stay until another one sends frames."""
+        self._gone: dict[str, state.Pack] = {}
+        """What is known of those that have left."""
         self._news: set[str] = set()
         """Cables of packs whose frames were taken and are not announced yet."""
         self._sayer = _Sayer(self.bank, self.items, self.identity)
@@ -145,8 +149,10 @@ class Driver:
             log.error("configuration: %s", problem)
         if not new.problems:
             log.info("the configuration was read again")
-            self.bank.configuration = new
+            devices, self.bank.configuration = self.bank.settings.devices, new
             self._link.choose(new.settings.devices)
+            if new.settings.devices != devices:
+                self._leaving = self.bank.packs.keys() - self._link.being_read
             logging.getLogger().setLevel(new.settings.level.upper())
             self._show_packs()
         self._announce()
@@ -157,7 +163,7 @@ class Driver:
         """A cable is read; its pack counts from its frames on."""
         name = cable.identity
         if name not in self.bank.packs:
-            pack, known = self.bank.pack(name), self._keeper.saved.packs.get(name)
+            pack, known = self.bank.pack(name), self._worth_keeping().packs.get(name)
             pack.restore(known and known.counted, known and known.stage)
             pack.name = known.name if known else ""
             instance = known.instance if known else None
@@ -174,6 +180,7 @@ class Driver:
                 )  # fmt: skip
             if self.bank.limits is None:
                 self.presence.remember()
+        self._leaving.discard(name)
         self.identities[name].connection = f"Serial {cable.device.removeprefix('/dev/')}"
 
     def _free_instance(self, cable: str) -> int:
@@ -187,7 +194,7 @@ class Driver:
 
     def _received(self, cable: Cable, data: bytes, idle: bool) -> None:
         now, name = self._clock(), cable.identity
-        pack = self.bank.packs[name]
+        pack = self.bank.pack(name)
         for frame in pack.feed(data, idle=idle):
             self.bank.take(name, frame, now)
             if len(self.bank.packs) == 1:
@@ -198,6 +205,18 @@ class Driver:
                 self._ready.set()
             if pack.readings.frames == 2:
                 self._show_packs()
+            if self._leaving and pack.readings.confirmed and name not in self._leaving:
+                self._forget()
+
+    def _forget(self) -> None:
+        """The packs whose cables are no longer to be read leave."""
+        self._gone = dict(self._worth_keeping().packs)
+        for cable in self._leaving:
+            self.bank.forget(cable)
+            if cable in self._shown:
+                asyncio.get_running_loop().create_task(self._hide_pack(cable)).add_done_callback(self._done)
+        self._leaving = set()
+        self._announce()
 
     def _announce_soon(self, cable: str) -> None:
         """Frames of several packs that are there at the same time are announced together."""
@@ -266,7 +285,7 @@ class Driver:
 
     def _worth_keeping(self) -> state.Saved:
         """What a later run begins with: of packs that were seen earlier, too."""
-        packs = dict(self._keeper.saved.packs)
+        packs = {**self._keeper.saved.packs, **self._gone}
         for cable, pack in self.bank.packs.items():
             if pack.counted is not None:
                 instance = self.identities[cable].instance if cable in self._shown else None

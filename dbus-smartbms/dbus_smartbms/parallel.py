@@ -153,7 +153,7 @@ def step(
     """
     memory = _meet(memory, packs, now)
     if not memory.members:
-        return replace(memory, limits=None)
+        return replace(memory, limits=memory.limits and _nobody(memory.limits))
     belonging = {cable: pack for cable, pack in packs.items() if cable in memory.members}
     merged = {cable: pack for cable, pack in belonging.items() if not odd(memory, pack)}
     view = _View(settings, memory, belonging, merged, _present(memory, merged), now, wishes)
@@ -178,6 +178,14 @@ def step(
     }
     at = now if fresh else memory.at
     return replace(view.memory, members=members, at=at, ceilings=ceilings, setup=setup, limits=limits)
+
+
+def _nobody(limits: Limits) -> Limits:
+    """Limits stay numbers when there is nobody left: CVL as it was, and no current."""
+    why = "every pack is left out"
+    return limits._replace(
+        ccl_ma=0, dcl_ma=0, ccl_reason=why, dcl_reason=why, allow_charge=False, allow_discharge=False
+    )
 
 
 # Who belongs to the bank, and who takes part

@@ -16,6 +16,7 @@ from dbus_smartbms import limits, mirror
 from dbus_smartbms.agreement import Agreement
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import Driver
+from dbus_smartbms.link import Cable
 from dbus_smartbms.pack import Pack
 from dbus_smartbms.settings import GENERATIONS, MODES, Settings
 from smartbms_protocol import PackState, encode
@@ -575,6 +576,9 @@ def test_who_follows_the_hints_arrives_at_what_the_bms_is(
 # What is said in the log, and shown on the bus
 
 
+CABLE = Cable("/dev/ttyUSB0", "FT123")
+
+
 class Told:
     """The driver without its line and its bus: frames, seconds, and what it logs as a warning."""
 
@@ -582,17 +586,18 @@ class Told:
         caplog.set_level(logging.WARNING)
         self.driver, self.now, self._caplog = Driver(Configuration()), 0.0, caplog
         self.driver._clock = lambda: self.now
+        self.driver._opened(CABLE)
 
     def frames(self, number: int, **changes: Any) -> list[str]:
         for _ in range(number):
             self.now += 1.0
-            self.driver._received(encode(rig.frame(0, key=None, **changes)), False)
+            self.driver._received(CABLE, encode(rig.frame(0, key=None, **changes)), False)
         return self.warnings()
 
     def silence(self, seconds: int) -> list[str]:
         for _ in range(seconds):
             self.now += 1.0
-            self.driver.pack.tick(self.now)
+            self.driver.bank.tick(self.now)
             self.driver._announce()
         return self.warnings()
 

@@ -21,6 +21,7 @@ from dbus_smartbms import state
 from dbus_smartbms.bus import BUS_ITEM, BusError, Connection, _wrap
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import SERVICE, Driver
+from dbus_smartbms.link import Cable
 from smartbms_protocol import encode
 
 
@@ -291,7 +292,7 @@ async def test_an_error_in_the_way_of_a_byte_ends_the_process_with_its_reason(tm
     """Going on would freeze what is on the bus; the supervisor starts it again."""
     code = (
         "import sys\nfrom dbus_smartbms import bank, cli\n"
-        "def take(self, frame, now): raise ValueError('a fault of ours')\n"
+        "def take(self, cable, frame, now): raise ValueError('a fault of ours')\n"
         "bank.Bank.take = take\nsys.exit(cli.main(sys.argv[1:]))\n"
     )
     with rig.Line(tmp_path / "tty") as line:
@@ -319,12 +320,14 @@ def test_a_change_of_reasons_alone_is_logged_once_a_minute(caplog: pytest.LogCap
     """And noise in the numbers of a reason never."""
     one, now = Driver(Configuration()), [1000.0]
     one._clock = lambda: now[0]
+    cable = Cable("/dev/ttyUSB0", "FT123")
+    one._opened(cable)
 
     def lines(frames: int, **changes: Any) -> list[str]:
         caplog.clear()
         for _ in range(frames):
             now[0] += 1.0
-            one._received(encode(rig.frame(int(now[0]), **changes)), False)
+            one._received(cable, encode(rig.frame(int(now[0]), **changes)), False)
         return [record.getMessage() for record in caplog.records if "CVL" in record.getMessage()]
 
     caplog.set_level(logging.INFO)
@@ -400,7 +403,7 @@ async def test_other_devices_are_read_after_a_hangup(tmp_path: Path, bus: rig.Da
         assert f"lost {first}: other devices are to be read" in process.text
 
 
-async def test_another_cable_is_another_pack_from_its_first_frame_on(tmp_path: Path, bus: rig.Daemon) -> None:
+async def test_another_cable_is_another_pack_once_its_frames_agree(tmp_path: Path, bus: rig.Daemon) -> None:
     """Until then the limits stay numbers, and what is shown is the old pack's; each keeps what it knew."""
     file, state_file = tmp_path / "bms.ini", tmp_path / "state.json"
     control = "/SwitchableOutput/charge_to_full/State"
@@ -443,7 +446,8 @@ async def test_another_cable_is_another_pack_from_its_first_frame_on(tmp_path: P
         still = await look({"/Serial": "a"})
         assert isinstance(still["/Info/MaxChargeVoltage"], float)
         names = {"lowest_cell": 1, "highest_cell": 2, "coldest_cell": 3, "hottest_cell": 4}
-        await second.pour(rig.frame(0, cells=4, voltage_mv=13_280, capacity_wh=4_000, **names))
+        frames = (rig.frame(turn, cells=4, voltage_mv=13_280, capacity_wh=4_000, **names) for turn in (0, 1))
+        await second.pour(*frames)
         values = await look({"/Serial": "b", "/Dc/0/Voltage": 13.28, control: 0})
         assert (values["/Info/MaxChargeCurrent"], values["/Info/MaxDischargeCurrent"]) == (0, 0)
         assert values["/System/NrOfCellsPerBattery"] == 4
