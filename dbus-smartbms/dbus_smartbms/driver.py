@@ -73,6 +73,8 @@ class Driver:
         )  # fmt: skip
         self._shown: dict[str, tuple[Presence, asyncio.Task[None]]] = {}
         """The packs that have a service of their own, by their cables."""
+        self._confirmed = 0
+        """How many packs have sent frames that agree."""
         self._leaving: set[str] = set()
         """Cables that are no longer to be read: their packs stay until another one sends frames."""
         self._gone: dict[str, state.Pack] = {}
@@ -203,8 +205,6 @@ class Driver:
                 self._announce_soon(name)
             if pack.readings.confirmed and not self._ready.is_set():
                 self._ready.set()
-            if pack.readings.frames == 2:
-                self._show_packs()
             if self._leaving and pack.readings.confirmed and name not in self._leaving:
                 self._forget()
 
@@ -238,6 +238,10 @@ class Driver:
         for cable, items in of_packs.items():
             self._shown[cable][0].announce(items)
         self._sayer.say(self._clock())
+        confirmed = sum(pack.readings.confirmed for pack in self.bank.packs.values())
+        if confirmed != self._confirmed:
+            self._confirmed = confirmed
+            self._show_packs()
 
     def _written(self) -> None:
         """A client wrote something: announced before its answer, logged once a second at most."""
