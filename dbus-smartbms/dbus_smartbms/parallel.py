@@ -8,7 +8,7 @@ back, or suddenly counts other cells bounds the bank at what it was, derated, un
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -119,8 +119,11 @@ class _View(NamedTuple):
     merged: Mapping[str, Pack]
     """Those of them with the same number of cells."""
     present: Mapping[str, Pack]
+    quiet: Mapping[str, Pack]
+    """Members that are not present, or from which frames are missing."""
+    caps: tuple[Cap, Cap]
+    """What the user allows of CCL and DCL, or the packs' capacity."""
     now: float
-    wishes: Wishes
 
     @property
     def heard(self) -> dict[str, Pack]:
@@ -131,11 +134,6 @@ class _View(NamedTuple):
     def contactors(self) -> bool:
         """Whether each pack has one of its own."""
         return self.settings.relays == "own"
-
-    def caps(self) -> tuple[Cap, Cap]:
-        """What the user allows of CCL and DCL, or the packs' capacity."""
-        whole_mah = sum(pack.capacity_mah for pack in self.merged.values())
-        return caps_of(self.settings, whole_mah, self.wishes)
 
     def shares(self, way: int) -> dict[str, float]:
         """Of all members."""
@@ -156,8 +154,12 @@ def step(
         return replace(memory, limits=memory.limits and _nobody(memory.limits))
     belonging = {cable: pack for cable, pack in packs.items() if cable in memory.members}
     merged = {cable: pack for cable, pack in belonging.items() if not odd(memory, pack)}
-    view = _View(settings, memory, belonging, merged, _present(memory, merged), now, wishes)
-    view = view._replace(memory=_look(view))
+    present = _present(memory, merged)
+    quiet = {cable: pack for cable, pack in belonging.items() if cable not in present or _stale(pack, now)}
+    caps = caps_of(settings, sum(pack.capacity_mah for pack in merged.values()), wishes)
+    view = _View(
+        settings, _look(memory, belonging, present, now), belonging, merged, present, quiet, caps, now
+    )
     fresh = {
         cable for cable, pack in belonging.items() if pack.readings.frames != memory.members[cable].frames
     }
@@ -169,13 +171,12 @@ def step(
     if alone is None or setup is not None:
         ceilings, setup, limits = _rise(view, limits, fresh=bool(fresh))
     mark = Mark(limits.cvl_mv, (limits.ccl_ma, limits.dcl_ma), tuple(view.present))
-    members = {
-        cable: member._replace(
-            frames=belonging[cable].readings.frames,
-            mark=mark if cable in fresh and member.present else member.mark,
+    members = dict(view.memory.members)
+    for cable in fresh:
+        member = members[cable]
+        members[cable] = member._replace(
+            frames=belonging[cable].readings.frames, mark=mark if member.present else member.mark
         )
-        for cable, member in view.memory.members.items()
-    }
     at = now if fresh else memory.at
     return replace(view.memory, members=members, at=at, ceilings=ceilings, setup=setup, limits=limits)
 
@@ -206,14 +207,13 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
     if not members:
         return replace(memory, members=members)
     began_at = now if memory.began_at is None else memory.began_at
-    cells = memory.cells
-    votes: dict[int, tuple[int, int, int]] = {}
-    for cable in members:
-        frame = known[cable].readings.frame
-        count = frame.cells if frame else 0
-        energy, packs_so, _ = votes.get(count, (0, 0, 0))
-        votes[count] = energy + (frame.capacity_wh if frame else 0), packs_so + 1, count
-    if cells not in votes or now - began_at < START_S:
+    cells, frames = memory.cells, [known[cable].readings.frame for cable in members]
+    if now - began_at < START_S or not any(frame and frame.cells == cells for frame in frames):
+        votes: dict[int, tuple[int, int, int]] = {}
+        for frame in frames:
+            if frame is not None:
+                energy, count, _ = votes.get(frame.cells, (0, 0, 0))
+                votes[frame.cells] = energy + frame.capacity_wh, count + 1, frame.cells
         cells = max(votes, key=lambda count: votes[count])  # most of the energy, of the packs, of the cells
     if cells != memory.cells:  # limits of other cells bound nothing
         members = {cable: member._replace(mark=None) for cable, member in members.items()}
@@ -239,17 +239,19 @@ def _present(memory: Memory, merged: Mapping[str, Pack]) -> dict[str, Pack]:
     }
 
 
-def _look(view: _View) -> Memory:
+def _look(memory: Memory, packs: Mapping[str, Pack], present: Mapping[str, Pack], now: float) -> Memory:
     """The members: who is present, and since when whose BMS denies."""
-    members = {}
-    for cable, member in view.memory.members.items():
-        pack = view.packs[cable]
-        charge, discharge = (
-            None if not pack.opened(way) else view.now if since is None else since
-            for way, since in enumerate(member.opened_at)
-        )
-        members[cable] = member._replace(present=cable in view.present, opened_at=(charge, discharge))
-    return replace(view.memory, members=members)
+    members = dict(memory.members)
+    for cable, member in memory.members.items():
+        pack = packs[cable]
+        opened, is_present = (pack.opened(CHARGE), pack.opened(DISCHARGE)), cable in present
+        if member.present != is_present or opened != tuple(at is not None for at in member.opened_at):
+            charge, discharge = (
+                None if not way_opened else now if since is None else since
+                for way_opened, since in zip(opened, member.opened_at, strict=True)
+            )
+            members[cable] = member._replace(present=is_present, opened_at=(charge, discharge))
+    return replace(memory, members=members)
 
 
 def _left(view: _View, mark: Mark, way: int) -> float:
@@ -298,13 +300,18 @@ def _learn(view: _View) -> Memory:
 
 
 def _limits(view: _View) -> Limits:
-    cvl, ccl, dcl = _voltage(view), _current(view, CHARGE), _current(view, DISCHARGE)
-    lost, spent = _silence(view)
+    silence = lost, spent = _silence(view)
+    stops = [*_stops(view, CHARGE, silence)], [*_stops(view, DISCHARGE, silence)]
+    ccl, dcl = (
+        least((*stops[way], view.caps[way], *_takes(view, way), *_holds(view, way)))
+        for way in (CHARGE, DISCHARGE)
+    )
+    cvl = _voltage(view, lost=lost)
     states = [pack.limits.state for pack in view.present.values() if pack.limits]
     told = [(pack.label, pack.limits.wrong) for pack in view.packs.values() if pack.limits]
     return Limits(
         cvl.amount, ccl.amount, dcl.amount, cvl.reason, ccl.reason, dcl.reason,
-        _allowed(view, CHARGE), _allowed(view, DISCHARGE),
+        _allowed(view, CHARGE, stops[CHARGE]), _allowed(view, DISCHARGE, stops[DISCHARGE]),
         FLOAT if lost or not states else min(states, key=STAGES.index), lost, spent,
         "; ".join(f"{label}: {wrong}" for label, wrong in told if wrong) or None,
     )  # fmt: skip
@@ -326,14 +333,9 @@ def _silence(view: _View) -> tuple[bool, bool]:
     return True, _spent(last) or any(pack.near_empty for pack in quiet)
 
 
-def _current(view: _View, way: int) -> Cap:
-    """The least of what the user, the packs, and those that are not there allow."""
-    return least((*_stops(view, way), view.caps()[way], *_takes(view, way), *_holds(view, way)))
-
-
-def _stops(view: _View, way: int) -> Iterator[Cap]:
+def _stops(view: _View, way: int, silence: tuple[bool, bool]) -> Iterator[Cap]:
     """What stops all packs at once."""
-    lost, spent = _silence(view)
+    lost, spent = silence
     if spent if way == DISCHARGE else lost:
         who = ", ".join(pack.label for cable, pack in view.merged.items() if cable not in view.present)
         yield Cap(0, f"no frames from {who}: is the cable plugged in?")
@@ -344,7 +346,7 @@ def _stops(view: _View, way: int) -> Iterator[Cap]:
             yield Cap(0, f"{pack.label}: {_reason(pack, way)}")
         if view.settings.on_pack_lost == "block" and cable not in view.present:
             yield Cap(_own(pack, way), f"{pack.label}: {_reason(pack, way)}")
-        if _stuck(view, cable, way):
+        if view.contactors and _stuck(view, cable, way):
             yield Cap(0, f"{pack.label}: current flows though its BMS denies it: its contactor?")
 
 
@@ -394,14 +396,13 @@ def _takes(view: _View, way: int) -> Iterator[Cap]:
 
 def _holds(view: _View, way: int | None) -> Iterator[Cap]:
     """What packs that are not there, or silent, leave of CCL, of DCL, or (``way`` None) of CVL."""
-    for cable, pack in view.packs.items():
+    for cable, pack in view.quiet.items():
         mark = view.memory.members[cable].mark
         if mark is None:
             continue
         if cable in view.present:
-            if _stale(pack, view.now):
-                amount = mark.cvl_mv if way is None else mark.currents_ma[way]
-                yield Cap(amount, f"{pack.label} is silent: no more than before")
+            amount = mark.cvl_mv if way is None else mark.currents_ma[way]
+            yield Cap(amount, f"{pack.label} is silent: no more than before")
         elif way is not None:
             amount = int(mark.currents_ma[way] * _left(view, mark, way))
             yield Cap(amount, f"{pack.label} {_missing(view, pack)}: no more than before, derated")
@@ -417,17 +418,16 @@ def _missing(view: _View, pack: Pack) -> str:
     return "is lost" if _lost(pack) else "comes back"
 
 
-def _voltage(view: _View) -> Cap:
+def _voltage(view: _View, *, lost: bool) -> Cap:
     """The lowest CVL of the packs that can be charged."""
-    lost, _ = _silence(view)
     packs = (view.merged if lost else _takers(view, CHARGE) or view.present or view.merged).values()
     known = [(pack.limits.cvl_mv, pack.label, pack.limits.cvl_reason) for pack in packs if pack.limits]
     amount, label, reason = min(known, key=lambda one: one[0])
     return least((Cap(amount, f"{label}: {reason}"), *_holds(view, None)))
 
 
-def _allowed(view: _View, way: int) -> bool:
-    if any(cap.amount == 0 for cap in _stops(view, way)):
+def _allowed(view: _View, way: int, stops: Sequence[Cap]) -> bool:
+    if any(cap.amount == 0 for cap in stops):
         return False
     # With none there the ride-through goes on: what the last frames allowed counts.
     packs = _takers(view, way) or {cable: pack for cable, pack in view.merged.items() if not _spent(pack)}
@@ -465,7 +465,7 @@ def _rise(view: _View, limits: Limits, *, fresh: bool) -> tuple[tuple[Ceiling, C
     setup = tuple(view.packs), tuple(view.present), tuple(opened) if view.contactors else ()
     if before is None or view.now - (memory.began_at or 0.0) < START_S:
         return NOTHING.ceilings, setup, limits
-    dt_s, caps, changed = _dt_s(view, fresh=fresh), view.caps(), setup != memory.setup
+    dt_s, caps, changed = _dt_s(view, fresh=fresh), view.caps, setup != memory.setup
     ccl, dcl = (
         _ceiling(ceiling, was if changed else None, wanted, cap.amount, dt_s)
         for ceiling, was, wanted, cap in (
@@ -486,7 +486,7 @@ _RISES = "packs came or went: rises slowly; "
 def _dt_s(view: _View, *, fresh: bool) -> float:
     """Seconds that a ramp moves on: it stands still in silence, and while one of the packs is silent."""
     packs, at = view.present.values(), view.memory.at
-    if not fresh or at is None or any(_stale(pack, view.now) for pack in packs):
+    if not fresh or at is None or view.present.keys() & view.quiet.keys():
         return 0.0
     return min(max(view.now - at, 0.0), 1.5 * max((pack.readings.interval_s for pack in packs), default=0.0))
 

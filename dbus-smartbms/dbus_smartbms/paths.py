@@ -59,6 +59,7 @@ class View:
         "identity",
         "known",
         "limits",
+        "low_mv",
         "merged",
         "now",
         "pack",
@@ -75,6 +76,7 @@ class View:
         self.frame: Frame | None = None if pack.lost else self.known
         """The last frame, None once the link is lost: for everything measured."""
         self.celsius = CELSIUS[pack.settings.temperature]
+        self.low_mv = 0 if self.known is None else _low_mv(self.known, pack)
         self.stale_before = now - max(3 * pack.readings.round_s, pack.settings.hold_s)
         """Readings of single cells from before this are no longer shown."""
 
@@ -106,6 +108,8 @@ class Whole:
         """The packs that are merged."""
         self.heard = tuple(view for view in self.members if view.frame is not None)
         self.several = len(self.all) > 1
+        self.extremes: dict[str, View | None] = {}
+        """Which pack has an extreme, once it was looked for."""
 
     @property
     def lost(self) -> bool:
@@ -254,8 +258,10 @@ def _cell_id(name: str) -> Callable[[View], Value]:
 
 def _extreme_view(whole: Whole, name: str, cell: str, sign: int) -> View | None:
     """The pack with the lowest (sign 1) or highest (-1) of its cells."""
-    views = [view for view in whole.heard if getattr(view.frame, cell)]
-    return min(views, key=lambda view: sign * getattr(view.frame, name), default=None)
+    if name not in whole.extremes:
+        views = [view for view in whole.heard if getattr(view.frame, cell)]
+        whole.extremes[name] = min(views, key=lambda view: sign * getattr(view.frame, name), default=None)
+    return whole.extremes[name]
 
 
 def _of_extreme(name: str, cell: str, sign: int, value: Callable[[View], Value]) -> Callable[[Whole], Value]:
@@ -518,10 +524,9 @@ def need(frame: Frame | None) -> Frame:
     return frame
 
 
-def _low_voltage(view: View) -> Value:
+def _low_mv(frame: Frame, pack: Pack) -> int:
     """The inverter/charger is told this: where Vmin is no cell's voltage, what the manual advises."""
-    frame = need(view.known)
-    return frame.cells * ratings.thresholds(view.pack.settings, view.readings, frame).vmin_mv / 1000
+    return frame.cells * ratings.thresholds(pack.settings, pack.readings, frame).vmin_mv
 
 
 def _charge_mode(whole: Whole) -> Value:
@@ -656,7 +661,7 @@ ROWS: tuple[Row, ...] = (
     Row("/Info/MaxChargeCurrent", "d", "{:.1f} A", None, "CCL", "known", whole=_amps("ccl_ma")),
     Row("/Info/MaxDischargeCurrent", "d", "{:.1f} A", None, "DCL", "known", whole=_amps("dcl_ma")),
     Row("/Info/BatteryLowVoltage", "d", "{:.2f} V", None, "cells x Vmin", "known",
-        whole=lambda w: highest([_low_voltage(view) for view in w.members])),
+        whole=lambda w: max((view.low_mv for view in w.members), default=0) / 1000),
     Row("/Info/ChargeRequest", "i", lambda x: _YES[x], None, "1: a cell is at Vmin",
         whole=lambda w: highest([_charge_request(view) for view in w.heard])),
     Row("/Info/ChargeMode", "s", "{}", None, "Bulk, Absorption, Float; whether it charges to full", "known",

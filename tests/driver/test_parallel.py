@@ -1019,14 +1019,16 @@ def test_taking_a_lost_pack_out_ends_what_it_bounds() -> None:
     assert many.currents == TWO
 
 
-def test_with_all_packs_out_there_are_no_limits() -> None:
+def test_with_all_packs_out_limits_stay_numbers_and_allow_no_current() -> None:
     many = started("ab")
     many.call("a", "*a")
     many.call("b", "*b")
-    assert many.bank.limits is None
     assert many.members == ""
     many.bank.tick(many.now)
-    assert many.bank.limits is None
+    assert many.currents == (0, 0)
+    assert many.limits.cvl_mv == 54_880
+    assert many.limits.dcl_reason == "every pack is left out"
+    assert not many.limits.allow_charge
     many.call("a", "a")
     assert many.members == "a"
 
