@@ -334,9 +334,9 @@ def test_the_table_of_paths_is_well_formed() -> None:
     assert len(lines) == 2 + len(ROWS) + len(CELL_ROWS)
     for line in lines:
         assert line.startswith("| ")
-        assert len(line.split(" | ")) == 5, line
-        assert all(cell.strip(" |") for cell in line.split(" | ")[::4]), line
-    assert "| `/Dc/0/Voltage` | d | V | no value | bytes 1-3 |" in lines
+        assert len(line.split(" | ")) == 7, line
+        assert all(cell.strip(" |") for cell in line.split(" | ")[::6]), line
+    assert "| `/Dc/0/Voltage` | d | V | no value | mean | yes | bytes 1-3 |" in lines
 
 
 # Values
