@@ -131,7 +131,8 @@ class Connection:
         except Exception as error:  # each library raises its own
             raise BusError(f"{type(error).__name__}: {error}") from error
         try:
-            await asyncio.wait_for(bus.connect(), CONNECT_S)
+            async with asyncio.timeout(CONNECT_S):
+                await bus.connect()
         except BaseException as error:  # cancelled, too
             _close(bus)
             if not isinstance(error, Exception):
@@ -192,7 +193,8 @@ class Connection:
             signature=signature, body=list(body),
         )  # fmt: skip
         try:
-            reply = await asyncio.wait_for(self._bus.call(message), CALL_S)
+            async with asyncio.timeout(CALL_S):  # wait_for of 3.11 may lose a cancelling
+                reply = await self._bus.call(message)
         except Exception as error:  # each library raises its own
             raise BusError(f"{member} on {destination}: {type(error).__name__}: {error}") from error
         if reply is None:

@@ -25,7 +25,7 @@ from .link import Cable, Link
 from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT, Identity
 from .presence import Kept, Presence, device_id
 from .rules import Wishes
-from .state import LONGEST_NAME, MOST_WISH
+from .state import LONGEST_NAME
 from .use import Use
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ CATCH_UP_S = 0.1
 """For reading what waited while the process stood still: some 20 frames at the least."""
 STATE_S = 900.0
 """Between two writings of the state file: flash wears out."""
+ALL_S = 3.0
+"""After the first pack, before the battery appears without one whose cable is there."""
 WISH_S = 1.0, 60.0
 """What is set over the bus is written at once, the next after 1 s, then 2 s, ... up to a minute."""
 WRITTEN_S = 1.0
@@ -204,9 +206,16 @@ class Driver:
             else:
                 self._announce_soon(name)
             if pack.readings.confirmed and not self._ready.is_set():
-                self._ready.set()
+                self._get_ready()
             if self._leaving and pack.readings.confirmed and name not in self._leaving:
                 self._forget()
+
+    def _get_ready(self) -> None:
+        """The name waits for all packs that are there, but not for long: currents are judged by them all."""
+        if all(pack.readings.confirmed for pack in self.bank.packs.values()):
+            self._ready.set()
+        else:
+            asyncio.get_running_loop().call_later(ALL_S, self._ready.set)
 
     def _forget(self) -> None:
         """The packs whose cables are no longer to be read leave."""
@@ -278,7 +287,8 @@ class Driver:
         pause = WISH_S[0]
         while True:
             try:
-                await asyncio.wait_for(self._wished.wait(), STATE_S)
+                async with asyncio.timeout(STATE_S):
+                    await self._wished.wait()
             except TimeoutError:
                 pause = WISH_S[0]
             self._wished.clear()
@@ -435,9 +445,10 @@ class Driver:
         return -1.0 if amps is None else float(amps)
 
     def _take_wish(self, direction: int, amps: object) -> None:
-        """What localsettings has: more than is configured lifts nothing, and other packs may yet come."""
-        if isinstance(amps, (int, float)) and (amps == -1 or 0 <= amps <= MOST_WISH):
-            self._wish_for(direction, None if amps == -1 else float(amps))
+        if amps == -1:
+            self._wish_for(direction, None)
+        else:
+            self.items.write((MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT)[direction], amps)
 
 
 class _Sayer:

@@ -125,7 +125,8 @@ class Presence:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LEAVE_S):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._tell(), LEAVE_S / 2)
+                    async with asyncio.timeout(LEAVE_S / 2):
+                        await self._tell()
                 await self.service.leave()
         self.service.owned = False
         self.service.disconnect()
@@ -232,7 +233,7 @@ class Presence:
         except BusError:
             self._there.discard(path)
             return False
-        if self._came.is_set() or not self._took(path, there=taken):
+        if not self._took(path, there=taken):
             return False
         self._known[path] = value
         if path in self._heard:  # ours, or what came after it
@@ -253,20 +254,18 @@ class Presence:
             self._wake.set()
         elif path in self._rows:
             self._heard[path] = entry.get("Value")
-            if not self._differs(path):
-                self._found(path, entry.get("Value"))
+            self._found(path, entry.get("Value"))
 
     def _found(self, path: str, value: object) -> None:
         """What localsettings keeps counts, unless ours was changed and could not be told: that goes there."""
+        if self._differs(path):
+            return
         row = self._rows[path]
         ours = row.give()
-        if value == ours:
-            self._known[path] = ours
-        elif not self._differs(path):
-            row.take(value)
-            self._known[path] = row.give()
-            if row.give() != ours:
-                self._changed()
+        row.take(value)
+        self._known[path] = row.give()
+        if row.give() != ours:
+            self._changed()
 
     # The instance
 
@@ -310,4 +309,5 @@ class Presence:
 async def _wait(event: asyncio.Event, seconds: float) -> None:
     """Until it is set, but no longer than this."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()

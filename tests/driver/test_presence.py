@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -52,7 +53,14 @@ class Settings:
     dealt with, in their order, when it goes on.
     """
 
-    def __init__(self, address: str, stored: dict[str, Any] | None = None, *, answers: bool = True) -> None:
+    def __init__(
+        self,
+        address: str,
+        stored: dict[str, Any] | None = None,
+        defaults: dict[str, Any] | None = None,
+        *,
+        answers: bool = True,
+    ) -> None:
         self.stored = {} if stored is None else stored
         self.asked: list[dict[str, Any]] = []
         """Defaults of each AddSettings."""
@@ -63,13 +71,13 @@ class Settings:
         """Paths that take no other value."""
         self.answers = answers
         self._address = address
-        self._defaults: dict[str, Any] = {}
+        self._defaults = defaults or {}
         self._waiting: list[Message] = []
 
     async def __aenter__(self) -> Settings:
         self.bus = await MessageBus(bus_address=self._address).connect()
         self.bus.add_message_handler(self._receive)
-        await self.bus.request_name(SETTINGS)
+        await self.bus.request_name(SETTINGS)  # or wait for it, where another one has it
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -594,9 +602,9 @@ class Pack:
         try:
             yield task
         finally:
-            await self.presence.leave()
-            await asyncio.wait({task}, timeout=rig.PATIENCE_S)
-            assert task.done()
+            async with asyncio.timeout(rig.PATIENCE_S):
+                await self.presence.leave()
+                await asyncio.wait({task})
 
 
 @pytest.fixture
@@ -623,9 +631,14 @@ async def test_two_that_ask_for_the_same_instance_get_different_ones(here: rig.D
             await rig.until(client.owner)
             assert (one.identity.instance, two.identity.instance) == (123, 124)
             assert await instance(client) == 124
+            before = one.changes
+            settings.change("vebus:31")
+            settings.change("battery:32")
+            await rig.until(lambda: one.identity.instance == 32)
+            assert one.changes == before + 2, "known, and shown; of the other there is nothing to announce"
             settings.change("battery:30", f"{DEVICES}/smartbms_AB_1/ClassAndVrmInstance")
             await rig.until(lambda: two.identity.instance == 30)
-            assert one.identity.instance == 123
+            assert one.identity.instance == 32
             two.rename("Schuppen")
             await rig.until(lambda: settings.stored[f"{DEVICES}/smartbms_AB_1/CustomName"] == "Schuppen")
             assert settings.stored[NAME] == ""
@@ -685,6 +698,24 @@ async def test_what_nobody_waited_for_any_longer_does_not_come_back(
         assert pack.identity.custom_name == "y"
 
 
+async def test_what_one_answered_that_is_gone_is_asked_of_the_next(here: rig.Daemon) -> None:
+    """Its answer and its going may arrive together."""
+    pack, path = Pack("smartbms"), ("org.freedesktop.DBus", "/", "org.freedesktop.DBus", "ReleaseName")
+    async with Settings(here.address, {NAME: "a"}) as one, Settings(here.address, {NAME: "b"}) as next_one:
+        answer = one._answer
+
+        def answer_and_go(message: Message) -> Message:
+            if message.member == "AddSettings":
+                loop.call_soon(one.bus.send, Message(*path, signature="s", body=[SETTINGS]))
+            return answer(message)
+
+        loop, one._answer = asyncio.get_running_loop(), answer_and_go  # type: ignore[method-assign]
+        async with pack.running():
+            await rig.until(lambda: next_one.asked)
+            await rig.until(lambda: pack.identity.custom_name == "b")
+            assert len(one.asked) == 1
+
+
 async def test_a_setting_that_was_removed_is_made_again_when_it_is_needed(here: rig.Daemon) -> None:
     pack = Pack("smartbms")
     async with Settings(here.address) as settings, pack.running():
@@ -695,24 +726,91 @@ async def test_a_setting_that_was_removed_is_made_again_when_it_is_needed(here: 
         await rig.until(lambda: settings.stored.get(NAME) == "Haus")
 
 
-async def test_one_that_left_comes_again_with_what_is_stored_by_then(here: rig.Daemon) -> None:
-    pack = Pack("smartbms_x")
-    name = f"{DEVICES}/smartbms_x/CustomName"
-    async with (
-        Settings(here.address) as settings,
-        rig.Client(here.address, "com.victronenergy.battery.smartbms_x") as client,
-    ):
-        for turn in ("a", "b", "c"):
+async def test_what_was_heard_before_an_answer_is_older(here: rig.Daemon) -> None:
+    pack = Pack("smartbms")
+    async with pack.running():
+        async with Settings(here.address) as settings:
+            await rig.until(lambda: settings.asked)
+            settings.change("a", NAME)
+            await rig.until(lambda: pack.identity.custom_name == "a")
+            settings.stored[NAME] = "x"  # as if ours had been told, and no answer had come
+            pack.rename("x")
+            await rig.until(lambda: settings.written)
+            settings.change("battery:50")
+            await rig.until(lambda: pack.identity.instance == 50)
+            assert pack.identity.custom_name == "x"
+            settings.change("c", NAME)
+            await rig.until(lambda: pack.identity.custom_name == "c")
+        stored = {NAME: "b", INSTANCE: "battery:50"}
+        async with Settings(here.address, stored, {NAME: "c", INSTANCE: "battery:50"}):
+            await rig.until(lambda: pack.identity.custom_name == "b")
+
+
+async def test_it_is_told_ever_more_rarely_and_after_a_pause_at_once(
+    here: rig.Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    ended: list[float] = []
+    wait = presence._wait
+
+    async def brief(event: asyncio.Event, seconds: float) -> None:
+        pauses.append(seconds)
+        await wait(event, 0.01)
+        ended.append(seconds)
+
+    monkeypatch.setattr(presence, "TELL_S", (1.0, 60.0))
+    pack, turn = Pack("smartbms"), 0
+    monkeypatch.setattr(presence, "_wait", brief)
+    async with Settings(here.address) as settings, pack.running():
+        await rig.until(lambda: pack.presence.service.owned)
+        async with asyncio.timeout(rig.PATIENCE_S):
+            while pauses[-2:] != [60.0, 60.0]:
+                turn += 1
+                pack.rename(f"{turn}")
+                await asyncio.sleep(0.001)
+        assert pauses[-8:] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+
+        await rig.until(lambda: ended == pauses and settings.stored[NAME] == f"{turn}")
+        pauses.clear()
+        pack.rename("late")
+        await rig.until(lambda: pauses)
+        assert pauses == [1.0]
+
+
+async def test_one_that_left_comes_again_with_what_is_stored_by_then(
+    here: rig.Daemon, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    pack, folder = Pack("smartbms_x"), f"{DEVICES}/smartbms_x"
+    service = pack.presence.service.name
+    async with Settings(here.address) as settings, rig.Client(here.address, service) as client:
+        for turn in range(3):
+            settings.stored[f"{folder}/ClassAndVrmInstance"] = f"battery:{turn}"
+            settings.stored[f"{folder}/CustomName"] = f"pack {turn}"
             async with pack.running() as task:
                 await rig.until(client.owner)
-                assert pack.identity.custom_name == settings.stored[name]
-                pack.rename(turn)  # and at once
+                assert pack.identity.custom_name == f"pack {turn}"
+                pack.rename(f"mine {turn}")  # and at once
             assert await client.owner() is None
             assert not pack.presence.service.connected
             assert task.exception() is None
-            assert settings.stored[name] == turn, "told before it left"
-            settings.stored[name] += "!"
+            assert settings.stored[f"{folder}/CustomName"] == f"mine {turn}", "told before it left"
         await pack.presence.leave()  # once more does nothing
+    lines = [line for line in caplog.messages if "instance" in line]
+    assert lines == [f"on the bus as {service}, instance {turn}" for turn in range(3)], "no moving"
+
+
+async def test_leaving_ends_it_at_whatever_moment(here: rig.Daemon) -> None:
+    """Also when an answer comes in the same turn of the loop as the end."""
+    pack = Pack("smartbms")
+    async with Settings(here.address) as settings:
+        for turns in range(150):
+            async with pack.running():
+                await rig.until(lambda: pack.presence.service.owned)
+                pack.rename(f"{turns}")
+                for _ in range(turns % 50):
+                    await asyncio.sleep(0)
+            assert settings.stored[NAME] == f"{turns}"
 
 
 async def test_leaving_waits_neither_for_localsettings_nor_for_the_bus(here: rig.Daemon) -> None:
