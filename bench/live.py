@@ -26,8 +26,8 @@ from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.driver import SERVICE
 from dbus_smartbms.items import BankItems
-from dbus_smartbms.paths import Identity
 from dbus_smartbms.plant import Plant, PlantSettings
+from dbus_smartbms.views import Identity
 from smartbms_protocol import BIT_RATE, Frame, encode, layout
 
 # The listening client has to be cheap, for what it takes counts as latency: dbus-fast is compiled.

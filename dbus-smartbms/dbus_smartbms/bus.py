@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .items import Item, Items
-from .paths import Value
+from .views import Value
 
 _library = importlib.import_module(os.environ.get("DBUS_SMARTBMS_LIBRARY", "dbus_next"))
 _MessageBus = importlib.import_module(_library.__name__ + ".aio").MessageBus

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -22,14 +21,15 @@ from .bank import TICK_S, Bank
 from .configuration import Configuration
 from .items import BankItems
 from .link import Cable, Link
-from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT, Identity
+from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT
 from .presence import Kept, Presence, device_id
 from .rules import Wishes
+from .sayer import Sayer
 from .state import LONGEST_NAME
 from .use import Use
+from .views import Identity
 
 log = logging.getLogger(__name__)
-_NUMBER = re.compile(r"\d+(\.\d+)?")
 
 BATTERY = "com.victronenergy.battery"
 SETTINGS_ID = "smartbms"
@@ -47,8 +47,6 @@ WISH_S = 1.0, 60.0
 """What is set over the bus is written at once, the next after 1 s, then 2 s, ... up to a minute."""
 WRITTEN_S = 1.0
 """Between two lines of the log on what is set over the bus: a client may send a thousand."""
-SAY_S = 60.0
-"""A change of nothing but reasons is logged so often at most."""
 
 
 class Driver:
@@ -83,7 +81,7 @@ class Driver:
         """What is known of those that have left."""
         self._news: set[str] = set()
         """Cables of packs whose frames were taken and are not announced yet."""
-        self._sayer = _Sayer(self.bank, self.items, self.identity)
+        self._sayer = Sayer(self.bank, self.items, self.identity)
         self._write_said = False
         self._ready = asyncio.Event()
         self._keeper = state.Keeper(state_file)
@@ -336,7 +334,8 @@ class Driver:
             name = f"{device_id(cable)}_{number}"
         kept = Kept("CustomName", lambda: identity.custom_name, lambda text: items.write("/CustomName", text))
         presence = Presence(
-            f"{BATTERY}.{name}", name, items, identity, (kept,), self._changed, self._written
+            f"{BATTERY}.{name}", name, items, identity, (kept,), self._changed, self._written,
+            level=logging.DEBUG,  # the battery's says it
         )  # fmt: skip
         known = self._keeper.saved.packs.get(cable)
         presence.instance = known.instance if known else None
@@ -449,86 +448,6 @@ class Driver:
             self._wish_for(direction, None)
         else:
             self.items.write((MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT)[direction], amps)
-
-
-class _Sayer:
-    """Lines of the log when something changed that a person would want to read; nothing per frame."""
-
-    def __init__(self, bank: Bank, items: BankItems, identity: Identity) -> None:
-        self._bank, self._items, self._identity = bank, items, identity
-        self._said: tuple[object, ...] = ()
-        self._why: tuple[str, ...] = ()
-        self._at = 0.0
-        self._wished: tuple[object, ...] = ()
-        self._missing: list[str] = []
-        self._disagreement: object = ""
-
-    def know_wishes(self) -> None:
-        """What is wished now need not be said."""
-        bank = self._bank
-        self._wished = (*bank.wishes, bank.charges_to_full, self._identity.custom_name)
-
-    def say_wishes(self) -> None:
-        """What was set over the bus, if it is something else than before."""
-        before = self._wished
-        self.know_wishes()
-        if self._wished != before:
-            log.info(
-                "set over the bus: CCL at most %s, DCL at most %s, charge to full %s, name %r", *self._wished
-            )
-
-    def say(self, now: float) -> None:
-        """Whether packs are missing, mirror and BMS differ, and what the limits are and why."""
-        limits = self._bank.limits
-        if limits is None:
-            return
-        several = len(self._items.packs) > 1
-        if several:
-            self._say_missing()
-        disagreement = "" if limits.lost else self._items.items["/SmartBms/Disagreement"].value
-        if disagreement != self._disagreement:
-            self._disagreement = disagreement
-            if not limits.lost:  # nothing is compared, and nothing agrees
-                log.warning("%s", disagreement or "the BMS and the manual's tables agree again")
-        raised = tuple(
-            f"{pack.label}: {path} {level}" if several else f"{path} {level}"
-            for pack in self._bank.packs.values()
-            for path, level in pack.alarms.levels.items()
-            if level
-        )
-        said = (limits.allow_charge, limits.allow_discharge, limits.state, limits.lost, raised, limits.wrong)
-        reasons = (limits.cvl_reason, limits.ccl_reason, limits.dcl_reason)
-        why = tuple(_NUMBER.sub("", reason) for reason in reasons)
-        if said != self._said or (why != self._why and now - self._at >= SAY_S):
-            self._said, self._why, self._at = said, why, now
-            log.info(
-                "%s: CVL %.2f V (%s), CCL %.1f A (%s), DCL %.1f A (%s)%s",
-                limits.state,
-                limits.cvl_mv / 1000, limits.cvl_reason,
-                limits.ccl_ma / 1000, limits.ccl_reason,
-                limits.dcl_ma / 1000, limits.dcl_reason,
-                "".join((
-                    "; alarms: " + ", ".join(raised) if raised else "",
-                    "; settings of the BMS: " + limits.wrong if limits.wrong else "",
-                )),
-            )  # fmt: skip
-
-    def _say_missing(self) -> None:
-        packs = [pack for pack in self._items.packs if pack in self._bank.packs]
-        missing = []
-        for pack in map(self._bank.packs.__getitem__, packs):
-            if pack.excluded:
-                missing.append(f"{pack.label} is left out, as its name begins with *")
-            elif self._bank.odd(pack):
-                missing.append(f"{pack.label} is left out: it has another number of cells")
-            elif pack.lost:
-                missing.append(f"{pack.label} is lost")
-        if missing != self._missing:
-            self._missing = missing
-            if missing:
-                log.warning("%d packs: %s", len(packs), "; ".join(missing))
-            else:
-                log.info("%d packs: all are there", len(packs))
 
 
 def _is_name(name: str) -> bool:

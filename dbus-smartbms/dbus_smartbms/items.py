@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from .bank import Bank
-from .paths import CELL_ROWS, ROWS, CellRow, Identity, Row, Value, View, Whole, cell_celsius, need
+from .paths import CELL_ROWS, ROWS, CellRow, Row, cell_celsius
+from .views import Identity, Value, View, Whole, need
 
 OF_A_PACK = tuple(row for row in ROWS if row.value)
 """The rows of a pack's service."""

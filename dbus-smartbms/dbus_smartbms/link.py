@@ -7,6 +7,7 @@ one cable in trouble holds up no other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
@@ -274,10 +275,10 @@ class Link:
                 if self._may_differ():
                     for reading in await self._look():
                         tasks.create_task(self._read(reading), name=f"cable {reading.cable.identity}")
-                try:
-                    await asyncio.wait_for(self._chosen_anew.wait(), LOOK_S)
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    # wait_for of Python 3.11 may lose a cancelling.
+                    async with asyncio.timeout(LOOK_S):
+                        await self._chosen_anew.wait()
                 self._chosen_anew.clear()
 
     # Looking

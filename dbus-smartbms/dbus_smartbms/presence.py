@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 from .bus import SETTINGS, BusError, Service
 from .items import Item, Items
-from .paths import Identity
 from .state import MOST_INSTANCE
+from .views import Identity
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,15 @@ class Presence:
         changed: Callable[[], None],
         written: Callable[[], None],
         meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        level: int = logging.WARNING,
     ) -> None:
         """``settings_id``: of the device, in localsettings; ``kept``: what it keeps beside the instance.
 
         ``changed`` is called when something is now what localsettings has, ``written`` after a client's
         write; both announce what follows from it.  ``meanwhile`` is run once the name is ours, and
-        cancelled with the connection.
+        cancelled with the connection.  ``level``: of what is said of the bus itself.
         """
+        self._level = level
         self.service = Service(name, items, written)
         self.instance: int | None = None
         """What localsettings keeps, as far as is known: an earlier run may have known it."""
@@ -145,7 +147,7 @@ class Presence:
                     if self._meanwhile is not None:
                         tasks.add(asyncio.create_task(self._meanwhile()))
                     await self._stay(tasks)
-                    log.warning("the bus is gone")
+                    log.log(self._level, "the bus is gone")
                 else:
                     self._say(f"{self.service.name} is taken: is another driver running?")
             except BusError as error:
@@ -171,7 +173,7 @@ class Presence:
     def _say(self, text: str) -> None:
         if text != self._said:
             self._said = text
-            log.warning("%s", text)
+            log.log(self._level, "%s", text)
 
     # What localsettings keeps
 

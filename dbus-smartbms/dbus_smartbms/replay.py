@@ -25,7 +25,7 @@ from .configuration import Configuration
 from .items import BankItems
 from .link import IDLE_S, Cable, Link
 from .pack import Pack
-from .paths import Identity
+from .views import Identity
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 
 from .bus import BUS_ITEM, BusError, Connection
-from .paths import Identity
+from .views import Identity
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from dbus_smartbms import __version__, paths
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.items import BankItems
-from dbus_smartbms.paths import CELL_ROWS, ROWS, CellRow, Identity, Row, Value
+from dbus_smartbms.paths import CELL_ROWS, ROWS, CellRow, Row
 from dbus_smartbms.settings import Settings
+from dbus_smartbms.views import Identity, Value
 from smartbms_protocol import layout
 
 # What Victron's programs and their companions read of a battery and this BMS can supply, one way or

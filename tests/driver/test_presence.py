@@ -20,10 +20,10 @@ from dbus_smartbms import presence, state
 from dbus_smartbms.driver import SERVICE
 from dbus_smartbms.items import Item, Items
 from dbus_smartbms.mirror import Counted
-from dbus_smartbms.paths import Identity
 from dbus_smartbms.presence import Kept, Presence, device_id
 from dbus_smartbms.rules import Wishes
 from dbus_smartbms.stages import ASKED_S, Stage
+from dbus_smartbms.views import Identity
 
 SETTINGS = "com.victronenergy.settings"
 BUS_ITEM = "com.victronenergy.BusItem"
