@@ -106,6 +106,8 @@ class Memory:
     ceilings: tuple[Ceiling, Ceiling, Ceiling] = (Ceiling(), Ceiling(), Ceiling())
     setup: object = None
     """Who takes part: when that changes, limits do not jump up."""
+    wanted: object = None
+    """What the user wants: while that stays, nothing rises without a new frame."""
     limits: Limits | None = None
 
 
@@ -172,13 +174,17 @@ def step(
     fresh = {
         cable for cable, pack in belonging.items() if pack.readings.frames != memory.members[cable].frames
     }
-    ceilings, setup = memory.ceilings, memory.setup
+    ceilings, setup, wanted = memory.ceilings, memory.setup, (settings, wishes, tuple(belonging))
     alone = next(iter(belonging.values())).limits if len(belonging) == 1 else None
     if alone is None:
         view = view._replace(memory=_learn(view))
     limits = alone or _limits(view)
     if alone is None or setup is not None:
         ceilings, setup, limits = _rise(view, limits, fresh=bool(fresh))
+        if memory.limits is not None and not fresh and wanted == memory.wanted:
+            before = memory.limits
+            tops = (before.cvl_mv, before.ccl_ma, before.dcl_ma)
+            limits = _at_most(limits, tops, (before.cvl_reason, before.ccl_reason, before.dcl_reason))
     mark = Amounts(limits.cvl_mv, limits.ccl_ma, limits.dcl_ma)
     members = {
         cable: member._replace(
@@ -188,7 +194,9 @@ def step(
         for cable, member in view.memory.members.items()
     }
     at = now if fresh else memory.at
-    return replace(view.memory, members=members, at=at, ceilings=ceilings, setup=setup, limits=limits)
+    return replace(
+        view.memory, members=members, at=at, ceilings=ceilings, setup=setup, wanted=wanted, limits=limits
+    )
 
 
 # Who belongs to the bank, and who takes part
@@ -204,8 +212,12 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
         )
         if cable not in members and (joins or not members):
             members[cable] = Member(frames=pack.readings.frames - 1)
-    if len(members) > 1:  # the first may have been noise: one frame, and none that agreed
-        members = {cable: member for cable, member in members.items() if known[cable].readings.confirmed}
+    if len(members) > 1:  # the first may have been noise: it had to show no more than one frame
+        members = {
+            cable: member
+            for cable, member in members.items()
+            if known[cable].readings.frames >= JOIN_FRAMES
+        }
     if not members:
         return replace(memory, members=members)
     began_at = now if memory.began_at is None else memory.began_at
@@ -493,14 +505,25 @@ def _rise(
     dcl = _ceiling(
         memory.ceilings[2], before.dcl_ma, limits.dcl_ma, caps[DISCHARGE].amount, dt_s, changed=changed
     )
-    for ceiling, amount, reason in (
-        (cvl, "cvl_mv", "cvl_reason"), (ccl, "ccl_ma", "ccl_reason"), (dcl, "dcl_ma", "dcl_reason"),
-    ):  # fmt: skip
-        if ceiling.amount is not None and ceiling.amount < getattr(limits, amount):
-            why = f"packs came or went: rises slowly; {getattr(limits, reason)}"
-            lower: dict[str, Any] = {amount: ceiling.amount, reason: why}
-            limits = limits._replace(**lower)
+    tops = (cvl.amount, ccl.amount, dcl.amount)
+    limits = _at_most(
+        limits,
+        tops,
+        [
+            f"packs came or went: rises slowly; {reason}"
+            for reason in (limits.cvl_reason, limits.ccl_reason, limits.dcl_reason)
+        ],
+    )
     return (cvl, ccl, dcl), setup, limits
+
+
+def _at_most(limits: Limits, tops: Sequence[int | None], reasons: Sequence[str]) -> Limits:
+    """CVL, CCL and DCL, each lowered with its reason to what is given of it."""
+    lower: dict[str, Any] = {}
+    for name, top, reason in zip(("cvl_mv", "ccl_ma", "dcl_ma"), tops, reasons, strict=True):
+        if top is not None and top < getattr(limits, name):
+            lower |= {name: top, f"{name[:3]}_reason": reason}
+    return limits._replace(**lower) if lower else limits
 
 
 def _dt_s(view: _View, *, fresh: bool) -> float:
