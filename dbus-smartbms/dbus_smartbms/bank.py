@@ -88,7 +88,8 @@ class Bank:
     @property
     def charges_to_full(self) -> bool:
         """Whether "charge to full" is under way."""
-        return any(pack.stage.asked_s is not None for pack in self.packs.values())
+        packs = self.members or self.packs.values()
+        return any(pack.stage.asked_s is not None for pack in packs)
 
     def charge_to_full(self, *, on: bool) -> None:
         """Begin or end "charge to full", of all packs."""
@@ -136,8 +137,8 @@ class Bank:
                 pack.tick(now)
         self._step(now)
 
-    def renamed(self, now: float) -> None:
-        """A pack has another name: whether it is excluded is looked at at once."""
+    def look_again(self, now: float) -> None:
+        """A pack has another name, or the configuration is another: that counts at once."""
         self._step(now)
 
     def _step(self, now: float) -> None:

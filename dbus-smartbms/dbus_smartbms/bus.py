@@ -228,7 +228,8 @@ class Connection:
         return {
             entry["path"]: entry["value"]
             for entry in (answer if isinstance(answer, list) else ())
-            if isinstance(entry, dict) and {"path", "value"} <= entry.keys() and not entry.get("error")
+            if isinstance(entry, dict) and isinstance(entry.get("path"), str)
+            if "value" in entry and not entry.get("error")
         }
 
     async def set_setting(self, path: str, value: str | int | float) -> bool:

@@ -20,7 +20,7 @@ from . import __version__, state, watchdog
 from .bank import TICK_S, Bank
 from .configuration import Configuration
 from .items import BankItems
-from .link import Cable, Link
+from .link import AUTO, Cable, Link, split
 from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT
 from .presence import Kept, Presence, device_id
 from .rules import Wishes
@@ -73,8 +73,10 @@ class Driver:
         )  # fmt: skip
         self._shown: dict[str, tuple[Presence, asyncio.Task[None]]] = {}
         """The packs that have a service of their own, by their cables."""
-        self._confirmed = 0
-        """How many packs have sent frames that agree."""
+        self._devices: dict[str, str] = {}
+        """Where the cables were last."""
+        self._confirmed: set[str] = set()
+        """Packs that have sent frames that agree."""
         self._leaving: set[str] = set()
         """Cables that are no longer to be read: their packs stay until another one sends frames."""
         self._gone: dict[str, state.Pack] = {}
@@ -154,10 +156,16 @@ class Driver:
             devices, self.bank.configuration = self.bank.settings.devices, new
             self._link.choose(new.settings.devices)
             if new.settings.devices != devices:
-                self._leaving = self.bank.packs.keys() - self._link.being_read
+                self._leaving = {name for name in self.bank.packs if not self._is_named(name)}
+            self.bank.look_again(self._clock())
             logging.getLogger().setLevel(new.settings.level.upper())
-            self._show_packs()
         self._announce()
+        self._show_packs()
+
+    def _is_named(self, name: str) -> bool:
+        """Whether the cable of a pack is one of those that are to be read, plugged in or not."""
+        words = split(self.bank.settings.devices)
+        return AUTO in words or name.partition("@")[0] in words or self._devices[name] in words
 
     # The way of a byte
 
@@ -183,6 +191,7 @@ class Driver:
             if self.bank.limits is None:
                 self.presence.remember()
         self._leaving.discard(name)
+        self._devices[name] = cable.device
         self.identities[name].connection = f"Serial {cable.device.removeprefix('/dev/')}"
 
     def _free_instance(self, cable: str) -> int:
@@ -220,9 +229,8 @@ class Driver:
         self._gone = dict(self._worth_keeping().packs)
         for cable in self._leaving:
             self.bank.forget(cable)
-            if cable in self._shown:
-                asyncio.get_running_loop().create_task(self._hide_pack(cable)).add_done_callback(self._done)
         self._leaving = set()
+        self.bank.look_again(self._clock())
         self._announce()
 
     def _announce_soon(self, cable: str) -> None:
@@ -245,7 +253,7 @@ class Driver:
         for cable, items in of_packs.items():
             self._shown[cable][0].announce(items)
         self._sayer.say(self._clock())
-        confirmed = sum(pack.readings.confirmed for pack in self.bank.packs.values())
+        confirmed = {cable for cable, pack in self.bank.packs.items() if pack.readings.confirmed}
         if confirmed != self._confirmed:
             self._confirmed = confirmed
             self._show_packs()
@@ -323,7 +331,7 @@ class Driver:
         for cable in known if wanted else ():
             if cable not in self._shown:
                 self._show_pack(cable)
-        for cable in () if wanted else [*self._shown]:
+        for cable in [cable for cable in self._shown if not wanted or cable not in known]:
             asyncio.get_running_loop().create_task(self._hide_pack(cable)).add_done_callback(self._done)
 
     def _show_pack(self, cable: str) -> None:
@@ -335,20 +343,22 @@ class Driver:
         kept = Kept("CustomName", lambda: identity.custom_name, lambda text: items.write("/CustomName", text))
         presence = Presence(
             f"{BATTERY}.{name}", name, items, identity, (kept,), self._changed, self._written,
-            level=logging.DEBUG,  # the battery's says it
         )  # fmt: skip
+        presence.level = logging.DEBUG  # the battery's says it
         known = self._keeper.saved.packs.get(cable)
         presence.instance = known.instance if known else None
         items.show((), {})  # every path is there before its name
         items.items["/CustomName"].write = lambda text: self._write_pack_name(cable, text)
-        items.items["/History/Clear"].write = lambda value: self._clear(self.bank.packs[cable], value)
+        items.items["/History/Clear"].write = lambda value: self._clear(self.bank.packs.get(cable), value)
         items.items["/Battery/Request/Id"].write = lambda value: value == 1
         task = asyncio.get_running_loop().create_task(presence.run(), name=f"bus {name}")
         task.add_done_callback(self._done)
         self._shown[cable] = presence, task
 
     async def _hide_pack(self, cable: str) -> None:
-        presence, task = self._shown.pop(cable)
+        presence, task = self._shown.pop(cable, (None, None))
+        if presence is None or task is None:
+            return
         await presence.leave()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -397,11 +407,11 @@ class Driver:
         return True
 
     def _write_pack_name(self, cable: str, name: str) -> bool:
-        if not _is_name(name):
+        pack = self.bank.packs.get(cable)  # it may be leaving
+        if pack is None or not _is_name(name):
             return False
-        pack = self.bank.packs[cable]
         pack.name = self.identities[cable].custom_name = name
-        self.bank.renamed(self._clock())
+        self.bank.look_again(self._clock())
         self._wished.set()
         return True
 
@@ -414,9 +424,10 @@ class Driver:
 
     @staticmethod
     def _clear(what: Any, value: int) -> bool:
-        if value == 1:
-            what.clear_history()
-        return value == 1
+        if value != 1 or what is None:
+            return False
+        what.clear_history()
+        return True
 
     def _write_charge_to_full(self, value: int) -> bool:
         if value not in (0, 1):

@@ -210,7 +210,7 @@ class BankItems(Items):
             self._renumber(order, changed)
             cables = None
         several, dirty = len(order) > 1, set[int]()
-        merged = {pack.cable for pack in bank.members} if several else set[str]()
+        merged = {pack.cable for pack in bank.members}
         for cable in order if cables is None else cables:
             if cable not in order:
                 continue

@@ -255,15 +255,6 @@ class Link:
         there = find_cables(self._devices, {port.path: port})
         return any(chosen.path == port.path for chosen in there)
 
-    @property
-    def being_read(self) -> set[str]:
-        """The identities of the cables that are open, and chosen."""
-        return {
-            identity
-            for identity, reading in self._readings.items()
-            if reading.is_open and self._is_chosen(reading.port)
-        }
-
     async def run(self) -> None:
         """Read for ever.  Never raises for anything a device does.
 

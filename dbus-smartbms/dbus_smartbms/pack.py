@@ -69,6 +69,10 @@ class Pack:
         permits = (self._memory.charge, self._memory.discharge)[way].permits
         return self.limits is not None and permits == 0
 
+    def permits(self, way: int) -> bool:
+        """Whether as many frames in a row have permitted it as it takes."""
+        return (self._memory.charge, self._memory.discharge)[way].permits == limits.PERMITS
+
     def opened(self, way: int) -> bool:
         """Whether the BMS says that it has opened its relay "Charge" (0) or "Load" (1)."""
         frame = self.readings.frame

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from smartbms_protocol import PackState
 
@@ -60,6 +60,7 @@ class Pack(Protocol):
     @property
     def waits(self) -> bool: ...
     def denies(self, direction: int) -> bool: ...
+    def permits(self, direction: int) -> bool: ...
     def opened(self, direction: int) -> bool: ...
 
 
@@ -73,7 +74,7 @@ class Member(NamedTuple):
     mark: Mark | None = None
     """The bank's limits with its last frame: while it is not present they are not exceeded, derated."""
     opened_at: tuple[float | None, float | None] = (None, None)
-    """Since when its BMS denies charging, discharging."""
+    """Since when its BMS denies charging, discharging, or has not permitted it again."""
 
 
 class Ceiling(NamedTuple):
@@ -89,6 +90,8 @@ class Memory:
 
     members: Mapping[str, Member]
     """By cable."""
+    past: frozenset[str] = frozenset()
+    """Cables of packs that took part at some time: one that is put back into the bank may be lost."""
     cells: int = 0
     """How many in a pack, for all that are merged."""
     began_at: float | None = None
@@ -102,6 +105,8 @@ class Memory:
     """Of CCL and DCL."""
     setup: object = None
     """Who takes part: when that changes, limits do not jump up."""
+    wanted: object = None
+    """What the user wants: while that stays, nothing rises without a new frame."""
     limits: Limits | None = None
 
 
@@ -151,7 +156,7 @@ def step(
     """
     memory = _meet(memory, packs, now)
     if not memory.members:
-        return replace(memory, limits=memory.limits and _nobody(memory.limits))
+        return replace(memory, setup=(), limits=memory.limits and _nobody(memory.limits))
     belonging = {cable: pack for cable, pack in packs.items() if cable in memory.members}
     merged = {cable: pack for cable, pack in belonging.items() if not odd(memory, pack)}
     present = _present(memory, merged)
@@ -163,22 +168,45 @@ def step(
     fresh = {
         cable for cable, pack in belonging.items() if pack.readings.frames != memory.members[cable].frames
     }
-    ceilings, setup = memory.ceilings, memory.setup
     alone = next(iter(belonging.values())).limits if len(belonging) == 1 else None
     if alone is None:
         view = view._replace(memory=_learn(view))
-    limits = alone or _limits(view)
+    limits, ceilings, setup = alone or _limits(view), memory.ceilings, memory.setup
+    # A pack that was one of several has yet to be told what is the bank's.
+    limits = _at_most(limits, (None, caps[0].amount, caps[1].amount), ("", caps[0].reason, caps[1].reason))
     if alone is None or setup is not None:
         ceilings, setup, limits = _rise(view, limits, fresh=bool(fresh))
+    wanted, before = (settings, wishes, tuple(belonging)), memory.limits
+    if before is not None and not fresh and wanted == memory.wanted and alone is None:
+        tops = (before.cvl_mv, before.ccl_ma, before.dcl_ma)
+        limits = _at_most(limits, tops, (before.cvl_reason, before.ccl_reason, before.dcl_reason))
+    return replace(
+        view.memory,
+        members=_marked(view, limits, fresh),
+        past=memory.past | view.present.keys(),
+        at=now if fresh else memory.at,
+        ceilings=ceilings,
+        setup=setup,
+        wanted=wanted,
+        limits=limits,
+    )
+
+
+def _marked(view: _View, limits: Limits, fresh: set[str]) -> dict[str, Member]:
+    """The members after their frames: what the bank has with each one's last."""
     mark = Mark(limits.cvl_mv, (limits.ccl_ma, limits.dcl_ma), tuple(view.present))
     members = dict(view.memory.members)
     for cable in fresh:
-        member = members[cable]
-        members[cable] = member._replace(
-            frames=belonging[cable].readings.frames, mark=mark if member.present else member.mark
-        )
-    at = now if fresh else memory.at
-    return replace(view.memory, members=members, at=at, ceilings=ceilings, setup=setup, limits=limits)
+        member, pack = members[cable], view.packs[cable]
+        known = mark if member.present else member.mark
+        if known is not None and not member.present:
+            # It denies while it comes back: that counts, too, if it goes again.
+            charge, discharge = (
+                0 if pack.denies(way) else amount for way, amount in enumerate(known.currents_ma)
+            )
+            known = known._replace(currents_ma=(charge, discharge))
+        members[cable] = member._replace(frames=pack.readings.frames, mark=known)
+    return members
 
 
 def _nobody(limits: Limits) -> Limits:
@@ -198,12 +226,14 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
     members = {cable: member for cable, member in memory.members.items() if cable in known}
     for cable, pack in known.items():
         joins = (
-            pack.readings.frames >= JOIN_FRAMES and pack.limits and not pack.limits.lost and not pack.waits
+            cable in memory.past if _lost(pack) else pack.readings.frames >= JOIN_FRAMES and not pack.waits
         )
         if cable not in members and (joins or not members):
-            members[cable] = Member(frames=pack.readings.frames - 1)
-    if len(members) > 1:  # the first may have been noise: one frame, and none that agreed
-        members = {cable: member for cable, member in members.items() if known[cable].readings.confirmed}
+            members[cable] = Member(frames=pack.readings.frames - (not _lost(pack)))
+    if len(members) > 1:  # the first may have been noise: it had to show no more than one frame
+        members = {
+            cable: member for cable, member in members.items() if known[cable].readings.frames >= JOIN_FRAMES
+        }
     if not members:
         return replace(memory, members=members)
     began_at = now if memory.began_at is None else memory.began_at
@@ -244,7 +274,13 @@ def _look(memory: Memory, packs: Mapping[str, Pack], present: Mapping[str, Pack]
     members = dict(memory.members)
     for cable, member in memory.members.items():
         pack = packs[cable]
-        opened, is_present = (pack.opened(CHARGE), pack.opened(DISCHARGE)), cable in present
+        is_present, opened = (
+            cable in present,
+            tuple(
+                pack.opened(way) or (since is not None and not pack.permits(way))
+                for way, since in enumerate(member.opened_at)
+            ),
+        )
         if member.present != is_present or opened != tuple(at is not None for at in member.opened_at):
             charge, discharge = (
                 None if not way_opened else now if since is None else since
@@ -339,11 +375,14 @@ def _stops(view: _View, way: int, silence: tuple[bool, bool]) -> Iterator[Cap]:
     if spent if way == DISCHARGE else lost:
         who = ", ".join(pack.label for cable, pack in view.merged.items() if cable not in view.present)
         yield Cap(0, f"no frames from {who}: is the cable plugged in?")
-    for cable, pack in view.merged.items():
-        if _lost(pack):
+    for cable, pack in view.packs.items():
+        merged = cable in view.merged
+        if _lost(pack) or not (merged or view.memory.members[cable].mark):
             continue
         if not view.contactors and pack.denies(way):
             yield Cap(0, f"{pack.label}: {_reason(pack, way)}")
+        if not merged:
+            continue
         if view.settings.on_pack_lost == "block" and cable not in view.present:
             yield Cap(_own(pack, way), f"{pack.label}: {_reason(pack, way)}")
         if view.contactors and _stuck(view, cable, way):
@@ -366,7 +405,12 @@ def _takers(view: _View, way: int) -> dict[str, Pack]:
     packs = dict(view.present) or view.heard
     if not view.contactors:
         return packs
-    return {cable: pack for cable, pack in packs.items() if not pack.opened(way) or _stuck(view, cable, way)}
+    members = view.memory.members
+    return {
+        cable: pack
+        for cable, pack in packs.items()
+        if members[cable].opened_at[way] is None or _stuck(view, cable, way)
+    }
 
 
 def _takes(view: _View, way: int) -> Iterator[Cap]:
@@ -380,7 +424,10 @@ def _takes(view: _View, way: int) -> Iterator[Cap]:
         for pack in view.present.values():
             yield Cap(0, f"{pack.label}: {_reason(pack, way)}")
             return
-    doubtful = {cable for cable, pack in takers.items() if view.contactors and pack.opened(1 - way)}
+    members = view.memory.members
+    doubtful = {
+        cable for cable in takers if view.contactors and members[cable].opened_at[1 - way] is not None
+    }
     sure = sum(part[cable] for cable in takers.keys() - doubtful)
     amounts: dict[str, tuple[int, float]] = {}
     for cable, pack in takers.items():
@@ -461,8 +508,9 @@ def _stale(pack: Pack, now: float) -> bool:
 def _rise(view: _View, limits: Limits, *, fresh: bool) -> tuple[tuple[Ceiling, Ceiling], object, Limits]:
     """Currents that would jump up because others take part now rise slowly.  What packs allow stays."""
     memory, before = view.memory, view.memory.limits
-    opened = [(pack.opened(CHARGE), pack.opened(DISCHARGE)) for pack in view.present.values()]
-    setup = tuple(view.packs), tuple(view.present), tuple(opened) if view.contactors else ()
+    opened = [tuple(at is None for at in memory.members[cable].opened_at) for cable in view.present]
+    wired = view.settings.relays, view.settings.on_pack_lost
+    setup = wired, tuple(view.packs), tuple(view.present), tuple(opened) if view.contactors else ()
     if before is None or view.now - (memory.began_at or 0.0) < START_S:
         return NOTHING.ceilings, setup, limits
     dt_s, caps, changed = _dt_s(view, fresh=fresh), view.caps, setup != memory.setup
@@ -473,14 +521,24 @@ def _rise(view: _View, limits: Limits, *, fresh: bool) -> tuple[tuple[Ceiling, C
             (memory.ceilings[DISCHARGE], before.dcl_ma, limits.dcl_ma, caps[DISCHARGE]),
         )
     )
-    if ccl.amount is not None and ccl.amount < limits.ccl_ma:
-        limits = limits._replace(ccl_ma=ccl.amount, ccl_reason=_RISES + limits.ccl_reason)
-    if dcl.amount is not None and dcl.amount < limits.dcl_ma:
-        limits = limits._replace(dcl_ma=dcl.amount, dcl_reason=_RISES + limits.dcl_reason)
+    limits = _at_most(
+        limits,
+        (None, ccl.amount, dcl.amount),
+        ("", _RISES + limits.ccl_reason, _RISES + limits.dcl_reason),
+    )
     return (ccl, dcl), setup, limits
 
 
 _RISES = "packs came or went: rises slowly; "
+
+
+def _at_most(limits: Limits, tops: Sequence[int | None], reasons: Sequence[str]) -> Limits:
+    """CVL, CCL and DCL, each lowered with its reason to what is given of it."""
+    lower: dict[str, Any] = {}
+    for name, top, reason in zip(("cvl_mv", "ccl_ma", "dcl_ma"), tops, reasons, strict=True):
+        if top is not None and top < getattr(limits, name):
+            lower |= {name: top, f"{name[:3]}_reason": reason}
+    return limits._replace(**lower) if lower else limits
 
 
 def _dt_s(view: _View, *, fresh: bool) -> float:

@@ -304,6 +304,8 @@ def _whole_information(whole: Whole) -> Value:
         if whole.members
     ]
     identity = whole.identity
+    if whole.all and not whole.members:
+        quiet = ["Every pack is left out"]
     told = [
         *quiet,
         *odd_texts,
@@ -530,7 +532,7 @@ ROWS: tuple[Row, ...] = (
     Row("/Info/MaxChargeCurrent", "d", "{:.1f} A", None, "CCL", "known", whole=_amps("ccl_ma")),
     Row("/Info/MaxDischargeCurrent", "d", "{:.1f} A", None, "DCL", "known", whole=_amps("dcl_ma")),
     Row("/Info/BatteryLowVoltage", "d", "{:.2f} V", None, "cells x Vmin", "known",
-        whole=lambda w: max((view.low_mv for view in w.members), default=0) / 1000),
+        whole=lambda w: max((view.low_mv for view in w.members or w.all), default=0) / 1000),
     Row("/Info/ChargeRequest", "i", lambda x: _YES[x], None, "1: a cell is at Vmin",
         whole=lambda w: highest([_charge_request(view) for view in w.heard])),
     Row("/Info/ChargeMode", "s", "{}", None, "Bulk, Absorption, Float; whether it charges to full", "known",

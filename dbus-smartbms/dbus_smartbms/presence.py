@@ -28,13 +28,15 @@ TELL_S = 1.0, 60.0
 """What changes is told to localsettings at once, the next after 1 s, then 2 s, ... up to a minute."""
 RETRY_S = 1.0
 """Pause before the bus is tried again: it is back well within 5 s."""
+LONGEST_ID = 100
+"""Characters of a serial number in a bus name, of which there may be 255."""
 LEAVE_S = 1.0
 """A parting takes so long at most; half of it may go into telling localsettings what it does not know."""
 
 
 def device_id(serial: str) -> str:
     """What a pack is called in localsettings and in its bus name: neither holds more than words."""
-    return "smartbms_" + re.sub("[^A-Za-z0-9_]", "_", serial)
+    return "smartbms_" + re.sub("[^A-Za-z0-9_]", "_", serial)[:LONGEST_ID]
 
 
 class Kept(NamedTuple):
@@ -60,15 +62,15 @@ class Presence:
         changed: Callable[[], None],
         written: Callable[[], None],
         meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None,
-        level: int = logging.WARNING,
     ) -> None:
         """``settings_id``: of the device, in localsettings; ``kept``: what it keeps beside the instance.
 
         ``changed`` is called when something is now what localsettings has, ``written`` after a client's
         write; both announce what follows from it.  ``meanwhile`` is run once the name is ours, and
-        cancelled with the connection.  ``level``: of what is said of the bus itself.
+        cancelled with the connection.
         """
-        self._level = level
+        self.level = logging.WARNING
+        """Of what is said of the bus itself."""
         self.service = Service(name, items, written)
         self.instance: int | None = None
         """What localsettings keeps, as far as is known: an earlier run may have known it."""
@@ -147,7 +149,7 @@ class Presence:
                     if self._meanwhile is not None:
                         tasks.add(asyncio.create_task(self._meanwhile()))
                     await self._stay(tasks)
-                    log.log(self._level, "the bus is gone")
+                    log.log(self.level, "the bus is gone")
                 else:
                     self._say(f"{self.service.name} is taken: is another driver running?")
             except BusError as error:
@@ -173,7 +175,7 @@ class Presence:
     def _say(self, text: str) -> None:
         if text != self._said:
             self._said = text
-            log.log(self._level, "%s", text)
+            log.log(self.level, "%s", text)
 
     # What localsettings keeps
 

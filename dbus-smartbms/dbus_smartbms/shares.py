@@ -26,6 +26,8 @@ that reads nonsense in a frame moves little."""
 MORE, LESS = 0.01, 0.03
 """A share in use follows one that was learnt when it is so much larger, or smaller: limits stand still for
 less."""
+MOST_SHARE = 1.25
+"""More of the bank's current, because others give some of it, is no part of a current worth a limit."""
 CHARGE, DISCHARGE = 0, 1
 
 
@@ -79,7 +81,7 @@ def learn(
     used: dict[str, float] = {}
     seen: dict[str, tuple[float, ...]] = {}
     for cable, part in parts.items():
-        now = min(max(amounts[cable] / total, LEAST * part), MOST * part)
+        now = min(max(amounts[cable] / total, LEAST * part), MOST * part, MOST_SHARE)
         seen[cable] = (*known.seen.get(cable, ()), now)[-AGREE:]
         old, agreed = known.learnt.get(cable, before[cable]), min(seen[cable])
         rises = len(seen[cable]) == AGREE and agreed > old

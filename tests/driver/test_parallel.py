@@ -97,7 +97,7 @@ class Many:
     def call(self, cable: str, name: str) -> None:
         """Another name for a pack."""
         self.bank.packs[cable].name = name
-        self.bank.renamed(self.now)
+        self.bank.look_again(self.now)
 
     @property
     def limits(self) -> Limits:
@@ -167,10 +167,12 @@ def test_packs_that_begin_together_do_not_ramp() -> None:
     )
 
 
-def test_a_first_frame_that_was_noise_takes_no_part_in_the_bank() -> None:
-    """One frame alone that was of no pack: it is not missed, and it derates nobody."""
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_pack_that_was_gone_before_it_permitted_takes_no_part(frames: int) -> None:
+    """It may have been noise: it is not missed, and bounds nobody with the nothing that it allowed."""
     many = Many("ab")
-    many.take("a", **CELLS_4)
+    for _ in range(frames):
+        many.take("a", **CELLS_4)
     many.send(2, silent="a")
     assert many.limits.cvl_mv < 15_000
     many.send(silent="a")
@@ -839,6 +841,18 @@ def test_a_silence_of_all_within_the_ride_through_takes_no_discharge() -> None:
     many.send(3)
     many.slow(20)
     assert many.currents == THREE
+
+
+def test_a_pack_that_came_back_and_went_again_leaves_no_more_than_it_could_give() -> None:
+    """The bound of the loss before was higher: without a frame nothing rises to it."""
+    many = started(discharge_soc_taper=((20.0, 0.1), (40.0, 1.0)))
+    many.quiet(12)
+    assert many.currents == (0, 909_090)
+    many.take("a", soc_percent=20, stored_wh=3_200)
+    assert many.currents == (0, 30_303)
+    many.quiet(20)
+    assert many.currents == (0, 30_303)
+    assert many.limits.dcl_reason == "a: SoC 20 %: discharging tapers as configured"
 
 
 # Other cells
