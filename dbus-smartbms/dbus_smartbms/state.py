@@ -121,9 +121,9 @@ def _instance(number: Any) -> int | None:
 
 
 def _pack(entry: Any) -> Pack:
-    if not isinstance(entry, dict):
-        raise ValueError(f"a pack is {entry!r:.40}, not an object")
-    rest = {field: entry[field] for field in entry if field not in Pack._field_defaults}
+    rest, entry = entry, entry if isinstance(entry, dict) else {}
+    if entry:
+        rest = {field: entry[field] for field in entry if field not in Pack._field_defaults}
     counted = _read("a pack", rest, {}, Counted._fields)
     stage = _read("a charge", entry.get("stage", {}), Stage._field_defaults, ())
     name, instance = _name(entry.get("name", "")), _instance(entry.get("instance"))
