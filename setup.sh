@@ -128,7 +128,7 @@ test)
     "$venv/bin/coverage" report --fail-under=95
     # Branches are complete where a mistake costs a battery: the decoder, the mirror, the limits.
     "$venv/bin/coverage" report --fail-under=100 \
-        --include='protocol/smartbms_protocol/*,*/limits.py,*/voltage.py,*/sag.py,*/mirror.py,*/manuals.py,*/ratings.py,*/rules.py,*/stages.py'
+        --include='protocol/smartbms_protocol/*,*/limits.py,*/voltage.py,*/sag.py,*/mirror.py,*/manuals.py,*/ratings.py,*/rules.py,*/stages.py,*/parallel.py,*/shares.py'
     ;;
 -h | --help | help)
     usage

@@ -129,7 +129,9 @@ class Driver:
             for task in (ending, *tasks):
                 task.cancel()
             await asyncio.gather(ending, *tasks, return_exceptions=True)
-            await asyncio.gather(self.presence.leave(), *map(self._hide_pack, [*self._shown]))
+            # The battery goes last and comes first: without it a pack might be taken for it.
+            await asyncio.gather(*map(self._hide_pack, [*self._shown]))
+            await self.presence.leave()
             self._keeper.write(self._worth_keeping())
             watchdog.stop()
         log.info("ended")
@@ -254,6 +256,8 @@ class Driver:
             self._shown[cable][0].announce(items)
         self._sayer.say(self._clock())
         confirmed = {cable for cable, pack in self.bank.packs.items() if pack.readings.confirmed}
+        if not self.presence.service.owned and not self._shown:
+            return
         if confirmed != self._confirmed:
             self._confirmed = confirmed
             self._show_packs()

@@ -237,13 +237,13 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
     if not members:
         return replace(memory, members=members)
     began_at = now if memory.began_at is None else memory.began_at
-    cells, frames = memory.cells, [known[cable].readings.frame for cable in members]
-    if now - began_at < START_S or not any(frame and frame.cells == cells for frame in frames):
+    cells = memory.cells
+    frames = [frame for cable in members if (frame := known[cable].readings.frame)]
+    if now - began_at < START_S or all(frame.cells != cells for frame in frames):
         votes: dict[int, tuple[int, int, int]] = {}
         for frame in frames:
-            if frame is not None:
-                energy, count, _ = votes.get(frame.cells, (0, 0, 0))
-                votes[frame.cells] = energy + frame.capacity_wh, count + 1, frame.cells
+            energy, count, _ = votes.get(frame.cells, (0, 0, 0))
+            votes[frame.cells] = energy + frame.capacity_wh, count + 1, frame.cells
         cells = max(votes, key=lambda count: votes[count])  # most of the energy, of the packs, of the cells
     if cells != memory.cells:  # limits of other cells bound nothing
         members = {cable: member._replace(mark=None) for cable, member in members.items()}

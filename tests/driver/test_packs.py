@@ -128,6 +128,33 @@ async def _is(found: Any, expected: Any) -> bool:
     return bool(await found == expected)
 
 
+async def test_the_battery_comes_before_its_packs_and_goes_after_them(
+    tmp_path: Path, bus: rig.Daemon
+) -> None:
+    """Else a GX might take a pack for the battery in between."""
+    two = Packs(tmp_path, bus.address, "AB")
+    async with rig.Client(bus.address, BANK) as client:
+        for name in "AB":
+            rule = f"type='signal',member='NameOwnerChanged',arg0='{BANK}_{name}'"
+            await client.daemon("AddMatch", "s", rule)
+        try:
+            await two.ready()
+            await two.until(lambda: _is(names(bus.address), {BANK, f"{BANK}_A", f"{BANK}_B"}))
+            two.end()
+
+            def moves(owned: bool) -> list[str]:
+                told = [message.body for message in client.signals if message.member == "NameOwnerChanged"]
+                return [name for name, _, owner in told if bool(owner) is owned]
+
+            await until(lambda: len(moves(owned=False)) == 3)
+            assert moves(owned=True)[0] == moves(owned=False)[-1] == BANK
+            assert len(moves(owned=True)) == 3
+        finally:
+            two.process.kill()
+            for line in two.lines.values():
+                line.unplug()
+
+
 async def test_a_pulled_cable_derates_and_heals_and_the_name_never_moves(
     tmp_path: Path, bus: rig.Daemon
 ) -> None:
