@@ -123,7 +123,8 @@ def started(cables: str = "abc", **configured: Any) -> Many:
 def unequal(current_ma: dict[str, int], **configured: Any) -> Many:
     """Packs that have learnt in 10 minutes how these currents divide, and are at rest again."""
     many = started("".join(current_ma), **configured)
-    many.slow(20, **{cable: {"current_ma": ma} for cable, ma in current_ma.items()})
+    currents: dict[str, Any] = {cable: {"current_ma": ma} for cable, ma in current_ma.items()}
+    many.slow(20, **currents)
     many.send(2)
     return many
 
@@ -152,6 +153,18 @@ def test_a_bank_of_one_pack_has_its_limits() -> None:
         many.send()
         assert many.limits is many.bank.packs["a"].limits
         assert many.currents == (ONE if frames >= 3 else (0, 0))
+
+
+def test_seconds_before_the_first_frame_make_no_several_of_one() -> None:
+    """The driver ticks while it looks for a cable: a pack alone has its own limits all the same."""
+    many = Many("a")
+    many.bank.tick(many.now)
+    many.send(2)
+    many.quiet(12)
+    for _ in range(5):
+        many.send()
+        assert many.limits == many.bank.packs["a"].limits
+    assert many.limits.ccl_reason == "rises slowly again to 152 A"
 
 
 def test_packs_that_begin_together_do_not_ramp() -> None:
@@ -798,8 +811,9 @@ def test_all_lost_is_as_one_pack_lost_counted_from_the_last() -> None:
 @pytest.mark.parametrize("near", ["a", "b"])
 def test_all_lost_near_empty_stops_discharging_with_the_last(near: str) -> None:
     many = started("ab")
-    many.send(**{near: {"lowest_mv": 3_000}})
-    many.send(5, silent="a", **({"b": {"lowest_mv": 3_000}} if near == "b" else {}))
+    low: dict[str, Any] = {near: {"lowest_mv": 3_000}}
+    many.send(**low)
+    many.send(5, silent="a", **(low if near == "b" else {}))
     many.quiet(9)
     assert many.limits.dcl_ma > 0
     many.quiet(1)
@@ -899,16 +913,17 @@ def test_of_three_the_two_that_agree_stay() -> None:
 @pytest.mark.parametrize("late", [1, 2])
 def test_a_starter_battery_beside_the_house_battery_in_either_order(cables: str, late: int) -> None:
     """Whoever came first within the first seconds."""
-    small, house = cables
+    small, house = cables[0], cables[1]
+    other: dict[str, Any] = {small: CELLS_4}
     many = Many(cables)
-    many.send(late, silent=house, **{small: CELLS_4})
-    many.send(8, **{small: CELLS_4})
+    many.send(late, silent=house, **other)
+    many.send(8, **other)
     assert many.members == house
     assert many.currents == ONE
     assert many.limits.cvl_mv == 54_880
     many = Many(cables)
     many.send(late, silent=small)
-    many.send(8, **{small: CELLS_4})
+    many.send(8, **other)
     assert many.members == house
     assert many.limits.cvl_mv == 54_880
 
