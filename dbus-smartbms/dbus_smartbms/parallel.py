@@ -156,7 +156,9 @@ def step(
     """
     memory = _meet(memory, packs, now)
     if not memory.members:
-        return replace(memory, setup=(), limits=memory.limits and _nobody(memory.limits))
+        if memory.limits is None:
+            return memory
+        return replace(memory, setup=(), limits=_nobody(memory.limits))
     belonging = {cable: pack for cable, pack in packs.items() if cable in memory.members}
     merged = {cable: pack for cable, pack in belonging.items() if not odd(memory, pack)}
     present = _present(memory, merged)

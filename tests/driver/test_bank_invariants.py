@@ -222,6 +222,13 @@ class Walk:
         self.now += 1.0
         return self._tick(wanted=True)
 
+    def open(self, pack: Pack, way: int) -> bool:
+        """Whether its contactor counts as open: its BMS denies, or has not permitted three times again."""
+        return pack.opened(way) or (not pack.permits(way) and bool(self._opened(pack)[way]))
+
+    def _opened(self, pack: Pack) -> tuple[float | None, float | None]:
+        return self.bank._memory.members[pack.cable].opened_at
+
     @property
     def present(self) -> list[Pack]:
         """The packs that take part now."""
@@ -244,7 +251,7 @@ def test_limits_are_numbers_within_what_the_user_allows(house: House, story: lis
     for step in walk.through(story):
         limits, packs = step.limits, walk.bank.packs.values()
         known = any(pack.limits is not None and not pack.excluded for pack in packs)
-        assert (limits is not None) == known
+        assert limits is not None if known or step.before else limits is None
         if limits is None or (step.cable is None and not step.wanted and step.before == limits):
             continue
         for number in (limits.cvl_mv, limits.ccl_ma, limits.dcl_ma):
@@ -292,7 +299,7 @@ def test_no_pack_gets_more_than_its_own_limit(house: House, story: list[Event]) 
         series = walk.bank.settings.relays == "series"
         for way, amount in ((0, limits.ccl_ma), (1, limits.dcl_ma)):
             part = shares.in_use(memory.shares, way, capacity)
-            takers = [pack for pack in walk.present if series or not pack.opened(way)]
+            takers = [pack for pack in walk.present if series or not walk.open(pack, way)]
             whole = sum(part[pack.cable] for pack in takers) or 1.0
             for pack in takers:
                 assert pack.limits is not None
@@ -313,51 +320,39 @@ def test_cvl_is_never_above_that_of_the_lowest_pack(house: House, story: list[Ev
             continue
         takers = walk.present
         if walk.bank.settings.relays == "own":
-            takers = [pack for pack in takers if not pack.opened(shares.CHARGE)]
+            takers = [pack for pack in takers if not walk.open(pack, shares.CHARGE)]
         for pack in takers or walk.present:
             assert pack.limits is not None
             assert step.limits.cvl_mv <= pack.limits.cvl_mv
 
 
-class Mark(NamedTuple):
-    """What the bank had with a pack's last frame, and what is left of it without the pack."""
-
-    limits: Limits
-    left: float
-
-
 @settings(max_examples=EXAMPLES)
 @given(HOUSES, stories(GARBAGE, WISHES))
 def test_a_lost_pack_bounds_the_bank_until_it_has_sent_three_frames(house: House, story: list[Event]) -> None:
-    """By at least its part of the capacity; the last one to be heard leaves what there was."""
+    """To what there was with its last frame, less at least its part of the capacity, if any other is there."""
     walk = Walk(house)
-    marks: dict[str, Mark] = {}
+    marks: dict[str, Limits] = {}
     gone: dict[str, int] = {}
     """Frames since it came back, of each that was lost."""
     for step in walk.through(story):
         members = {pack.cable: pack for pack in walk.bank.members}
-        capacity = sum(pack.capacity_mah for pack in members.values())
-        for cable, pack in members.items():
-            if pack.lost and gone.get(cable, 1) and cable in marks and len(members) > 1:
+        for cable in members.keys() & marks.keys() if len(members) > 1 else ():
+            if members[cable].lost:
                 gone[cable] = 0
-                others = [
-                    one for one in members if one != cable and not members[one].lost and one not in gone
-                ]
-                left = 1 - pack.capacity_mah / capacity if others and capacity else 1.0
-                marks[cable] = marks[cable]._replace(left=left)
         if step.fresh and step.cable in gone:
             gone[step.cable] += 1
-            if gone[step.cable] >= 3 and not members[step.cable].lost:
+            if gone[step.cable] >= 3:
                 del gone[step.cable]
-        assert step.limits is not None or not members
+        capacity = sum(pack.capacity_mah for pack in members.values())
         for cable in gone:
             assert step.limits is not None
-            mark, left = marks[cable]
-            assert step.limits.ccl_ma <= mark.ccl_ma * left + 1
-            assert step.limits.dcl_ma <= mark.dcl_ma * left + 1
-            assert step.limits.cvl_mv <= mark.cvl_mv
+            others = any(not pack.lost for other, pack in members.items() if other not in gone)
+            left = 1 - members[cable].capacity_mah / capacity if others and capacity else 1.0
+            assert step.limits.ccl_ma <= marks[cable].ccl_ma * left + 1
+            assert step.limits.dcl_ma <= marks[cable].dcl_ma * left + 1
+            assert step.limits.cvl_mv <= marks[cable].cvl_mv
         if step.fresh and step.limits is not None and step.cable in members and step.cable not in gone:
-            marks[step.cable or ""] = Mark(step.limits, 1.0)
+            marks[step.cable] = step.limits
 
 
 @settings(max_examples=EXAMPLES)
@@ -428,7 +423,8 @@ def test_the_names_of_the_cables_change_no_limit(house: House, story: list[Event
         if mine.limits is None or yours.limits is None:
             assert mine.limits is yours.limits
         else:
-            assert mine.limits[:3] == yours.limits[:3]
+            for number, theirs_number in zip(mine.limits[:3], yours.limits[:3], strict=True):
+                assert abs(number - theirs_number) <= 1, "but for the last digit of a sum"
             assert mine.limits[6:11] == yours.limits[6:11]
 
 

@@ -154,6 +154,18 @@ def test_a_bank_of_one_pack_has_its_limits() -> None:
         assert many.currents == (ONE if frames >= 3 else (0, 0))
 
 
+def test_seconds_before_the_first_frame_make_no_several_of_one() -> None:
+    """The driver ticks while it looks for a cable: a pack alone has its own limits all the same."""
+    many = Many("a")
+    many.bank.tick(many.now)
+    many.send(2)
+    many.quiet(12)
+    for _ in range(5):
+        many.send()
+        assert many.limits == many.bank.packs["a"].limits
+    assert many.limits.ccl_reason == "rises slowly again to 152 A"
+
+
 def test_packs_that_begin_together_do_not_ramp() -> None:
     many = Many()
     many.send(2)
