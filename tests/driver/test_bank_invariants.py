@@ -34,7 +34,7 @@ from smartbms_protocol.layout import (
 BOTH = CHARGE_ALLOWED | DISCHARGE_ALLOWED
 BITS = (CHARGE_ALLOWED, DISCHARGE_ALLOWED)
 CABLES = "abcde"
-EXAMPLES = 200
+EXAMPLES = 120
 BEGIN = 1000.0
 Changes = dict[str, Any]
 
