@@ -48,9 +48,11 @@ WRITEABLE = {
 
 def all_paths(cells: int) -> dict[str, str]:
     """Path to type, of everything that a pack shows."""
-    single = {row.path: row.type for row in ROWS}
-    each = range(1, cells + 1)
-    return single | {row.path.replace("{c}", str(cell)): row.type for cell in each for row in CELL_ROWS}
+    single = {row.path.replace("{b}", "1"): row.type for row in ROWS}
+    each = [(row.path.replace("{b}", "1"), row.type) for row in CELL_ROWS]
+    return single | {
+        path.replace("{c}", str(cell)): kind for cell in range(1, cells + 1) for path, kind in each
+    }
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from dbus_smartbms.paths import CELL_ROWS, ROWS
 from smartbms_protocol import encode
 
 SYSTEM_PYTHON = "/usr/bin/python3"
-PATHS = {row.path for row in ROWS} | {
-    row.path.replace("{c}", str(cell)) for cell in range(1, 17) for row in CELL_ROWS
+PATHS = {row.path.replace("{b}", "1") for row in ROWS} | {
+    row.path.replace("{b}", "1").replace("{c}", str(cell)) for cell in range(1, 17) for row in CELL_ROWS
 }
 LIMITS = {
     "/Info/MaxChargeVoltage": 54.88,
