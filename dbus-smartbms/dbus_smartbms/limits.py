@@ -7,6 +7,7 @@ permitting is slow (3 frames in a row, then a ramp), and nothing rises without a
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -280,10 +281,11 @@ def _look(
     capacity = capacity_mah(settings, pack)
     volts = thresholds(settings, pack, frame)
     flows_ma = flow_ma(capacity)
+    fills_ma = flows_ma if charged else sys.maxsize
     lowest = memory.lowest
     heard = not frame.has(layout.NO_COMMUNICATION) and frame.lowest_mv >= LOWEST_CELL_MV
     if fresh and heard:  # cells that the BMS does not hear are not empty
-        lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, flows_ma, now, charged=charged)
+        lowest = follow(lowest, frame, volts.vmin_mv, capacity, volts.low_mv, fills_ma, now)
     charge, discharge = caps(settings, pack, wishes)
     soon = 0.0
     if fresh and frame.highest_mv >= volts.balance_mv:

@@ -56,22 +56,19 @@ def follow(
     recovered_mv: int,
     flow_ma: int,
     now: float,
-    *,
-    charged: bool = True,
 ) -> Lowest:
     """After a frame.
 
     A cell is empty at ``vmin_mv``; that is over from ``recovered_mv`` on, or with a charge current over
-    ``flow_ma``, where that is ``charged`` and not only pushed into the pack by others.
+    ``flow_ma``.
     """
-    most_ma = flow_ma if charged else None
     seen = (*lowest.seen_mv, frame.lowest_mv)[-SEEN:]
     return Lowest(
         mv_a=_learnt(lowest, frame, capacity_mah),
         current_ma=frame.current_ma,
         cell=frame.lowest_cell,
         seen_mv=seen,
-        empty_since=_empty(lowest.empty_since, seen, frame, vmin_mv, recovered_mv, most_ma, now),
+        empty_since=_empty(lowest.empty_since, seen, frame, vmin_mv, recovered_mv, flow_ma, now),
     )
 
 
@@ -95,14 +92,13 @@ def _empty(
     frame: Frame,
     vmin_mv: int,
     recovered_mv: int,
-    flow_ma: int | None,
+    flow_ma: int,
     now: float,
 ) -> float | None:
     if len(seen) == SEEN and max(seen) <= vmin_mv + EMPTY_MV:
         return now
     if since is None:
         return None
-    known = frame.current_ma is not None and flow_ma is not None
-    charged = known and (frame.current_ma or 0) > (flow_ma or 0) and now - since > CHARGED_S
+    charged = frame.current_ma is not None and frame.current_ma > flow_ma and now - since > CHARGED_S
     recovered = frame.lowest_mv >= recovered_mv and now - since > EMPTY_S
     return None if charged or recovered else since

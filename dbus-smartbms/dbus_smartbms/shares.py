@@ -82,10 +82,9 @@ def learn(
     seen: dict[str, tuple[float, ...]] = {}
     for cable, part in parts.items():
         now = min(max(amounts[cable] / total, LEAST * part), MOST * part, MOST_SHARE)
-        seen[cable] = (*known.seen.get(cable, ()), now)[-AGREE:]
-        old, agreed = known.learnt.get(cable, before[cable]), min(seen[cable])
-        rises = len(seen[cable]) == AGREE and agreed > old
-        learnt[cable] = old + (quick * (agreed - old) if rises else slow * (now - old))
+        old = known.learnt.get(cable, before[cable])
+        seen[cable] = (*known.seen.get(cable, (old,) * AGREE), now)[-AGREE:]
+        learnt[cable] = old + max(slow * (now - old), quick * (min(seen[cable]) - old))
         stays = (1 - LESS) * before[cable] < learnt[cable] < (1 + MORE) * before[cable]
         used[cable] = before[cable] if stays else learnt[cable]
     changed = Shares(learnt, used, seen)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dbus_smartbms import limits, mirror, ratings
-from dbus_smartbms.limits import Limits
+from dbus_smartbms.limits import Company, Limits
 from dbus_smartbms.pack import Pack
 from dbus_smartbms.rules import Wishes
 from dbus_smartbms.settings import Settings
@@ -1522,3 +1522,48 @@ def test_another_chemistry_raises_cvl_by_steps_and_not_in_silence() -> None:
     assert pack.silent(8).cvl_mv == low
     assert pack.silent(30).cvl_mv == low
     assert pack.send(3, voltage_mv=59_000, **nmc).cvl_mv <= low + 160
+
+
+# Beside others
+
+
+def test_beside_others_a_pack_that_was_only_silent_comes_back_whole() -> None:
+    """They saw to it meanwhile, and the bank rises slowly; alone it begins with a quarter."""
+    for several, ccl_ma in ((True, 151_515), (False, 151_515 // 4)):
+        pack = Sender()
+        pack.known.company = Company(several=several)
+        pack.send(5)
+        pack.silent(30)
+        assert pack.send(2).ccl_ma == 0
+        assert pack.send().ccl_ma == ccl_ma
+
+
+def test_beside_others_a_denial_before_the_silence_is_none_of_it() -> None:
+    pack = Sender()
+    pack.known.company = Company(several=True)
+    pack.send(5)
+    pack.send(status=DISCHARGE_ALLOWED)
+    pack.silent(30)
+    assert pack.send(3).ccl_ma == 151_515 // 4
+
+
+def test_beside_others_a_pack_that_had_not_permitted_yet_begins_with_a_quarter() -> None:
+    pack = Sender()
+    pack.known.company = Company(several=True)
+    pack.send(2)
+    pack.silent(30)
+    assert pack.send(3).ccl_ma == 151_515 // 4
+
+
+def test_what_others_push_into_an_empty_pack_does_not_fill_it() -> None:
+    for charged, empty in ((True, False), (False, True)):
+        pack = Sender()
+        pack.send(5)
+        pack.send(5, lowest_mv=2_905)
+        pack.known.company = Company(several=True, charged=charged)
+        limits = pack.send(80, lowest_mv=2_950, current_ma=20_000)
+        assert (limits.dcl_ma == 0) is empty
+    pack = Sender()
+    pack.send(5)
+    pack.send(5, lowest_mv=2_905)
+    assert pack.send(80, lowest_mv=2_950, current_ma=20_000).dcl_ma > 0, "alone it is a charger"

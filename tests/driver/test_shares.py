@@ -80,6 +80,13 @@ def test_ten_seconds_bring_two_thirds_of_the_way_up_for_that_lowers_limits() -> 
     assert known[CHARGE].learnt["small"] == pytest.approx(0.5 - left / math.e)
 
 
+def test_a_sample_that_says_nothing_new_holds_back_no_slow_step() -> None:
+    known = see(NEITHER, {"large": 75_000, "small": 25_000}, 1)
+    known = see(known, {"large": 50_000, "small": 50_000}, 2)
+    assert known[CHARGE].seen["small"] == (0.25, 0.5, 0.5)
+    assert known[CHARGE].learnt["small"] > 0.25 * 1.02
+
+
 def test_what_two_frames_say_of_two_moments_is_no_rise() -> None:
     """A load starts between the frames of two packs: all of it seems to come from one."""
     known = NEITHER
