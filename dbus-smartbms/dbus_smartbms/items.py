@@ -206,9 +206,9 @@ class BankItems(Items):
         changed: dict[str, Item] = {}
         changed_of: dict[str, dict[str, Item]] = {}
         order = [cable for cable, pack in bank.packs.items() if pack.limits is not None]
+        before: dict[str, Value] = {}
         if order != self._order:
-            self._renumber(order, changed)
-            cables = None
+            before, cables = self._renumber(order, changed), None
         several, dirty = len(order) > 1, set[int]()
         merged = {pack.cable for pack in bank.members}
         for cable in order if cables is None else cables:
@@ -227,14 +227,19 @@ class BankItems(Items):
                 changed_of[cable] = items.show(rows, cells)
         views = {cable: seen for cable in order if (seen := self.packs[cable].view)}
         self._show_whole(Whole(bank, identity, views), dirty, changed)
+        for path, value in before.items():
+            if value is not None and self.items[path].value == value:
+                del changed[path]
         return changed, changed_of
 
-    def _renumber(self, order: Sequence[str], changed: dict[str, Item]) -> None:
-        """Another pack has come: each may have another number now."""
+    def _renumber(self, order: Sequence[str], changed: dict[str, Item]) -> dict[str, Value]:
+        """Another pack has come: each may have another number now.  Gives what the numbered paths were."""
         self._order = list(order)
         self.packs = {cable: self.packs.get(cable) or PackItems() for cable in order}
+        before: dict[str, Value] = {}
         for path, item in self.items.items():
             if (path.startswith(_NUMBERS) and path[9:10].isdigit()) or path.startswith(_OF_ONE):
+                before[path] = item.value
                 self.put(path, item.type, "", None, changed)
         for number, items in enumerate(self.packs.values(), 1):
             for n in NUMBERED:
@@ -242,6 +247,7 @@ class BankItems(Items):
                 path = row.path.replace("{b}", str(number))
                 self.put(path, row.type, row.text, items.values_by_row[n], changed)
             self.put_cells(items.cells, number, changed, only_numbered=len(order) > 1)
+        return before
 
     def _show_whole(self, whole: Whole, dirty: Iterable[int], changed: dict[str, Item]) -> None:
         known, measured = whole.limits is not None, bool(whole.heard)
