@@ -51,8 +51,8 @@ BELOW = {
     "use": {"bus", "views"},
     "sayer": {"bank", "items", "views"},
     "driver": {
-        "bank", "configuration", "items", "link", "paths", "presence", "rules", "sayer", "state", "use",
-        "views", "watchdog",
+        "bank", "configuration", "items", "link", "pack", "paths", "presence", "rules", "sayer", "state",
+        "use", "views", "watchdog",
     },
     "replay": {"bank", "configuration", "items", "link", "pack", "tables", "views"},
     "series": {"bank", "configuration", "limits", "mirror", "replay"},

@@ -21,6 +21,7 @@ from .bank import TICK_S, Bank
 from .configuration import Configuration
 from .items import BankItems
 from .link import AUTO, Cable, Link, split
+from .pack import Pack
 from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT
 from .presence import Kept, Presence, device_id
 from .rules import Wishes
@@ -85,6 +86,8 @@ class Driver:
         """Cables of packs whose frames were taken and are not announced yet."""
         self._sayer = Sayer(self.bank, self.items, self.identity)
         self._write_said = False
+        self._touched: Iterable[str] | None = ()
+        """The packs that a write changed; None: all."""
         self._ready = asyncio.Event()
         self._keeper = state.Keeper(state_file)
         saved = self._keeper.saved
@@ -264,7 +267,8 @@ class Driver:
 
     def _written(self) -> None:
         """A client wrote something: announced before its answer, logged once a second at most."""
-        self._announce()
+        touched, self._touched = self._touched, ()
+        self._announce(touched)
         if not self._write_said:
             self._write_said = True
             self._sayer.say_wishes()
@@ -415,6 +419,7 @@ class Driver:
         if pack is None or not _is_name(name):
             return False
         pack.name = self.identities[cable].custom_name = name
+        self._touched = [cable]
         self.bank.look_again(self._clock())
         self._wished.set()
         return True
@@ -426,11 +431,11 @@ class Driver:
             self.identity.shown = number
         return there
 
-    @staticmethod
-    def _clear(what: Any, value: int) -> bool:
+    def _clear(self, what: Bank | Pack | None, value: int) -> bool:
         if value != 1 or what is None:
             return False
         what.clear_history()
+        self._touched = None
         return True
 
     def _write_charge_to_full(self, value: int) -> bool:
