@@ -80,6 +80,39 @@ EQUIVALENT = {
     # shares
     "learn: total > 0 -> total >= 0": "nothing is learnt of a total of 0",
     "learn: total > 0 -> total > -1": "the same",
+    # parallel
+    "Member: present: bool = True -> present: bool = False": "one that joins does not wait: it is present",
+    "Ceiling: risen_s: float = 0.0 -> risen_s: float = 0.001": "without an amount nothing rises",
+    "Ceiling: risen_s: float = 0.0 -> risen_s: float = -0.001": "the same",
+    "Memory: cells: int = 0 -> cells: int = 1": "counted with the first pack, and no pack has so few",
+    "Memory: cells: int = 0 -> cells: int = -1": "the same",
+    "Memory: sampled_at: float = 0.0 -> sampled_at: float = 0.001": "set with the first sample",
+    "Memory: sampled_at: float = 0.0 -> sampled_at: float = -0.001": "the same",
+    "_meet: pack.readings.frames - (not _lost(pack)) -> pack.readings.frames + (not _lost(pack))": (
+        "any other number says that the frame is new"
+    ),
+    "_look: strict=True -> strict=False": "both have two",
+    "_left: return 1.0 -> return 1.011": "with a frame a ramp holds it, and without one nothing rises",
+    "_left: sum((part[cable] for cable in view.present)) / whole if whole else 1.0 -> "
+    "sum((part[cable] for cable in view.present)) / whole if whole else 1.011": (
+        "packs without a capacity setting have limits of 0"
+    ),
+    "_left: sum((part[cable] for cable in view.present)) / whole if whole else 1.0 -> "
+    "sum((part[cable] for cable in view.present)) / whole if whole else 0.989": "the same",
+    "_takes: max(part[cable] / min(1.0, among), LEAST_SHARE) if among else 1.0 -> "
+    "max(part[cable] / min(1.0, among), LEAST_SHARE) if among else 1.011": "the same",
+    "_takes: max(part[cable] / min(1.0, among), LEAST_SHARE) if among else 1.0 -> "
+    "max(part[cable] / min(1.0, among), LEAST_SHARE) if among else 0.989": "the same",
+    "_own: 0 if limits is None else limits.ccl_ma if way == CHARGE else limits.dcl_ma -> "
+    "1 if limits is None else limits.ccl_ma if way == CHARGE else limits.dcl_ma": (
+        "members have limits: None is for the type checker"
+    ),
+    "_own: 0 if limits is None else limits.ccl_ma if way == CHARGE else limits.dcl_ma -> "
+    "-1 if limits is None else limits.ccl_ma if way == CHARGE else limits.dcl_ma": "the same",
+    "_rise: at is None -> at is not None": "compared only with itself",
+    "_rise: memory.began_at or 0.0 -> memory.began_at or 0.001": "began with the first member",
+    "_rise: memory.began_at or 0.0 -> memory.began_at or -0.001": "the same",
+    "_at_most: strict=True -> strict=False": "all have three",
 }
 """Mutants that no test can notice, and why: they do the same."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from smartbms_protocol import PackState
+from smartbms_protocol import Frame, PackState
 
 from . import shares
 from .limits import FIRST_STEP, RAMP_S, STEP_S, Limits, flow_ma
@@ -67,7 +67,7 @@ class Pack(Protocol):
 class Member(NamedTuple):
     """What is remembered of a pack that belongs to the bank."""
 
-    frames: int = 0
+    frames: int
     """``PackState.frames`` at the last step."""
     present: bool = True
     """It takes part; else it is lost, comes back, or counts other cells than the rest."""
@@ -242,14 +242,20 @@ def _meet(memory: Memory, packs: Mapping[str, Pack], now: float) -> Memory:
     cells = memory.cells
     frames = [frame for cable in members if (frame := known[cable].readings.frame)]
     if now - began_at < START_S or all(frame.cells != cells for frame in frames):
-        votes: dict[int, tuple[int, int, int]] = {}
-        for frame in frames:
-            energy, count, _ = votes.get(frame.cells, (0, 0, 0))
-            votes[frame.cells] = energy + frame.capacity_wh, count + 1, frame.cells
-        cells = max(votes, key=lambda count: votes[count])  # most of the energy, of the packs, of the cells
+        cells = _most(frames)
     if cells != memory.cells:  # limits of other cells bound nothing
         members = {cable: member._replace(mark=None) for cable, member in members.items()}
     return replace(memory, members=members, cells=cells, began_at=began_at)
+
+
+def _most(frames: Sequence[Frame]) -> int:
+    """The number of cells that most of the energy has, else most of the packs, else the larger."""
+
+    def votes(cells: int) -> tuple[int, int, int]:
+        so = [frame.capacity_wh for frame in frames if frame.cells == cells]
+        return sum(so), len(so), cells
+
+    return max((frame.cells for frame in frames), key=votes)
 
 
 def odd(memory: Memory, pack: Pack) -> bool:
@@ -365,7 +371,7 @@ def _silence(view: _View) -> tuple[bool, bool]:
         return False, False
     if view.settings.on_pack_lost == "block":
         return True, any(_spent(pack) for pack in quiet)
-    last = max(quiet, key=lambda pack: pack.readings.at or 0.0)
+    last = min(quiet, key=lambda pack: pack.readings.age(view.now))
     if view.heard:
         return False, False
     return True, _spent(last) or any(pack.near_empty for pack in quiet)
@@ -546,9 +552,9 @@ def _at_most(limits: Limits, tops: Sequence[int | None], reasons: Sequence[str])
 def _dt_s(view: _View, *, fresh: bool) -> float:
     """Seconds that a ramp moves on: it stands still in silence, and while one of the packs is silent."""
     packs, at = view.present.values(), view.memory.at
-    if not fresh or at is None or view.present.keys() & view.quiet.keys():
+    if not fresh or at is None or not packs or view.present.keys() & view.quiet.keys():
         return 0.0
-    return min(max(view.now - at, 0.0), 1.5 * max((pack.readings.interval_s for pack in packs), default=0.0))
+    return min(max(view.now - at, 0.0), 1.5 * max(pack.readings.interval_s for pack in packs))
 
 
 def _ceiling(ceiling: Ceiling, was: int | None, wanted: int, full: int, dt_s: float) -> Ceiling:

@@ -20,6 +20,7 @@ TESTED_BY = {
     "limits": ("test_limits", 210),
     "stages": ("test_stages", 130),
     "shares": ("test_shares", 55),
+    "parallel": ("test_parallel", 260),
 }
 """A module, its tests, and how many mutants it has at the least."""
 

@@ -16,7 +16,7 @@ from dbus_smartbms import parallel
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration
 from dbus_smartbms.limits import Limits
-from dbus_smartbms.rules import Wishes
+from dbus_smartbms.rules import NO_WISHES, Wishes
 from dbus_smartbms.settings import Settings
 from dbus_smartbms.stages import ABSORPTION, BULK, FLOAT, Stage
 from rig import frame
@@ -266,6 +266,15 @@ def test_a_pack_that_sent_three_frames_and_was_lost_does_not_join() -> None:
     assert many.members == "ab"
 
 
+def test_a_pack_that_joined_and_went_at_once_bounds_the_rest() -> None:
+    """Its third frame was its last: without it there is less than with it."""
+    many = started("ab")
+    many.cables = "abc"
+    many.send(3)
+    many.send(20, silent="c")
+    assert many.currents == (202_020, 404_040)
+
+
 # CVL
 
 
@@ -301,6 +310,14 @@ def test_by_capacity_no_pack_gets_more_than_its_own_limit() -> None:
     many.send(a=HALF_EMPTY, b=SMALL)
     assert many.currents[1] == 151_515 * 3 // 2
     assert many.limits.dcl_reason.startswith("a takes 67% of the current: cell 7 at 2.980 V")
+
+
+def test_a_pack_that_is_next_to_nothing_still_has_a_thousandth() -> None:
+    """100 Wh beside 200 kWh: its half C may be reached by so much of the current."""
+    many = Many("ab")
+    many.send(8, a={"capacity_wh": 200_000}, b={"capacity_wh": 100})
+    assert many.limits.ccl_ma == 946_000
+    assert many.limits.ccl_reason == "b takes 0% of the current: 0.5 C of 2 Ah"
 
 
 def test_learnt_shares_bind_the_pack_that_takes_more() -> None:
@@ -340,6 +357,14 @@ def test_nothing_is_learnt_while_a_pack_is_lost() -> None:
     assert many.bank._memory.shares == before, "nor while it comes back"
     many.send(2, a={"current_ma": 100_000})
     assert many.bank._memory.shares != before
+
+
+def test_what_was_learnt_of_a_pack_outlasts_the_time_that_it_is_left_out() -> None:
+    many = unequal({"a": 60_000, "b": 40_000})
+    many.send(2, b=CELLS_8 | SMALL)
+    learnt = many.bank._memory.shares
+    many.send(5, a={"current_ma": 100_000}, b=CELLS_8 | SMALL)
+    assert many.bank._memory.shares == learnt
 
 
 def test_currents_of_one_time_are_compared() -> None:
@@ -477,6 +502,34 @@ def test_current_through_a_contactor_that_should_be_open_stops_all_after_5_s(
     assert many.currents[way] > 0
     many.send(b=denied | {"current_ma": None})
     assert many.currents[way] > 0
+
+
+@pytest.mark.parametrize(("current_ma", "stuck"), [(1_000, False), (1_125, True)])
+def test_what_counts_as_a_current_through_a_contactor(current_ma: int, stuck: bool) -> None:
+    """Of a small pack: more than 1 A."""
+    small = {"capacity_wh": 4_000}
+    many = Many(relays="own")
+    many.send(8, b=small)
+    many.send(7, b=small | NO_CHARGE | {"current_ma": current_ma})
+    assert (many.limits.ccl_ma == 0) == stuck
+
+
+def test_with_contactors_both_directions_may_be_denied_at_once() -> None:
+    many = started(relays="own")
+    many.send(b=NEITHER)
+    assert many.currents == TWO
+
+
+def test_with_contactors_one_that_permits_again_takes_no_load_from_the_house() -> None:
+    """The others go on without it until it has permitted three times; then it counts with its ramp."""
+    many = started(relays="own")
+    many.send(2, b=NO_DISCHARGE)
+    for _ in range(2):
+        many.send()
+        assert many.currents[1] == 606_060
+    many.send()
+    assert many.limits.dcl_ma == 3 * 75_757
+    assert many.limits.dcl_reason.startswith("b takes 33% of the current: rises slowly again")
 
 
 def test_the_5_s_begin_anew_with_each_denial() -> None:
@@ -702,6 +755,27 @@ def test_a_pack_that_comes_back_denying_stops_all_at_once() -> None:
     assert many.limits.ccl_reason == "b: the BMS does not allow charging"
 
 
+def test_what_a_pack_denied_while_it_came_back_counts_when_it_goes_again() -> None:
+    many = started()
+    many.send(70, silent="b")
+    assert many.currents == TWO
+    many.send(b=NO_CHARGE)
+    assert many.currents == (0, 606_060)
+    many.send(20, silent="b")
+    assert many.currents == (0, 606_060)
+    assert many.limits.ccl_reason == "b is lost: no more than before, derated"
+
+
+def test_what_it_denied_is_nothing_to_whoever_comes_back_alone() -> None:
+    many = started("ab")
+    many.quiet(20)
+    many.take("b", **NO_DISCHARGE)
+    many.quiet(12)
+    assert many.currents == (0, 0)
+    assert many.take("a").dcl_reason == "b is lost: no more than before, derated"
+    assert many.currents == (0, 0)
+
+
 def test_a_pack_that_came_back_denying_and_then_permits_ramps_itself() -> None:
     many = started()
     many.send(30, silent="b")
@@ -769,6 +843,15 @@ def test_blocked_near_empty_is_blocked_at_once() -> None:
     many.send(9, silent="b")
     assert many.limits.dcl_ma > 0
     many.send(silent="b")
+    assert many.currents == (0, 0)
+
+
+def test_blocked_is_counted_from_the_first_that_was_lost() -> None:
+    many = started(on_pack_lost="block")
+    many.send(49, silent="b")
+    many.send(10, silent="bc")
+    assert many.limits.dcl_ma > 0
+    many.send(silent="bc")
     assert many.currents == (0, 0)
 
 
@@ -845,6 +928,16 @@ def test_after_all_were_lost_the_first_back_works_alone() -> None:
     many.send(3)
     many.slow(20)
     assert many.currents == TWO
+
+
+def test_the_first_back_has_no_more_than_there_was_when_all_were_lost() -> None:
+    """c was nearly empty by its SoC: all may have three times what it could give."""
+    many = started(discharge_soc_taper=((20.0, 0.1), (40.0, 1.0)))
+    many.send(2, c={"soc_percent": 20, "stored_wh": 3_200})
+    assert many.limits.dcl_ma == 90_909
+    many.quiet(12)
+    many.take("a")
+    assert many.currents == (0, 90_909)
 
 
 def test_a_silence_of_all_within_the_ride_through_takes_no_discharge() -> None:
@@ -938,6 +1031,15 @@ def test_after_the_start_who_was_there_stays(first: str, cvl: int) -> None:
     assert many.limits.cvl_mv == cvl
 
 
+@pytest.mark.parametrize(("after", "members"), [(5.0 - MOMENT, "b"), (5.0, "a")])
+def test_the_start_lasts_5_s(after: float, members: str) -> None:
+    many = Many("ab")
+    many.send(after=0.0, silent="b", a=CELLS_4)
+    many.now += after
+    many.send(3, after=0.0, a=CELLS_4)
+    assert many.members == members
+
+
 def test_a_pack_that_suddenly_counts_other_cells_is_left_out_and_bounds_the_rest() -> None:
     many = started()
     many.send(c=CELLS_8 | SMALL)
@@ -980,6 +1082,17 @@ def test_an_odd_pack_stops_nobody_and_tells_nothing() -> None:
     many.send(20, silent="c")
     assert many.currents == TWO
     assert not many.limits.lost
+
+
+def test_a_pack_that_was_one_of_them_still_stops_all_when_it_counts_other_cells() -> None:
+    """In series its BMS opens the same relays, whatever it counts."""
+    many = started()
+    many.send(3, c=CELLS_8 | SMALL)
+    assert many.currents == TWO
+    limits = many.send(c=CELLS_8 | SMALL | NEITHER)
+    assert many.currents == (0, 0)
+    assert limits.ccl_reason == "c: the BMS does not allow charging"
+    assert (limits.allow_charge, limits.allow_discharge) == (False, False)
 
 
 def test_a_whole_bank_that_is_set_up_anew_goes_on_with_its_new_cells() -> None:
@@ -1036,6 +1149,42 @@ def test_taking_all_but_one_pack_out_lets_it_rise_slowly_too() -> None:
     assert many.limits.ccl_reason == "0.5 C of 303 Ah"
 
 
+def test_with_one_pack_left_what_is_wished_holds_at_once() -> None:
+    """It was the bank's while there were several, and no pack's."""
+    many = started("ab")
+    many.bank.wishes = Wishes(100.0, 50.0)
+    many.send()
+    many.call("b", "*b")
+    assert many.currents == (100_000, 50_000)
+    assert many.limits.ccl_reason == "maximum set on the GX 100 A"
+    assert many.limits.dcl_reason == "maximum set on the GX 50 A"
+
+
+def test_a_change_while_nothing_is_allowed_slows_no_pack_down() -> None:
+    """a ramps by itself when it permits again."""
+    many = started()
+    many.send(a=NEITHER)
+    many.call("c", "*c")
+    many.send(2)
+    assert many.currents == (0, 0)
+    many.send()
+    assert many.currents == (2 * 37_878, 2 * 75_757)
+
+
+def test_what_rose_to_what_is_wished_for_has_risen() -> None:
+    """303.030 A and 1/20 of 318.980 A are 318.980 A: then more may be wished for at once."""
+    many = started("ab")
+    many.bank.wishes = Wishes(318.980, None)
+    many.cables = "abc"
+    many.send(3)
+    assert many.limits.ccl_ma == 303_030
+    many.send(30)
+    assert many.limits.ccl_ma == 318_980
+    many.bank.wishes = NO_WISHES
+    many.send()
+    assert many.limits.ccl_ma == 454_545
+
+
 def test_taking_a_lost_pack_out_ends_what_it_bounds() -> None:
     many = started()
     many.send(a=HALF | HALF_EMPTY)
@@ -1057,7 +1206,7 @@ def test_with_all_packs_out_limits_stay_numbers_and_allow_no_current() -> None:
     assert many.currents == (0, 0)
     assert many.limits.cvl_mv == 54_880
     assert many.limits.dcl_reason == "every pack is left out"
-    assert not many.limits.allow_charge
+    assert (many.limits.allow_charge, many.limits.allow_discharge) == (False, False)
     many.call("a", "a")
     assert many.members == "a"
 
@@ -1253,9 +1402,34 @@ def test_of_a_longer_gap_one_and_a_half_intervals_count() -> None:
     many = started("ab")
     many.cables = "abc"
     many.send(3)
+    many.send(19, after=2.0)  # 28.5 s
+    many.send()
+    many.send(after=0.5 - MOMENT)
+    assert many.currents == TWO
+    many.send(after=MOMENT)
+    assert many.currents > TWO
+
+
+def test_the_intervals_of_the_slowest_count() -> None:
+    """One pack sends twice a second, as far as is known."""
+    many = started("ab")
+    many.cables = "abc"
+    many.send(3)
+    many.bank.packs["a"].readings.interval_s = 0.5
     many.send(19, after=2.0)
     assert many.currents == TWO
     many.send(after=2.0)
+    assert many.currents > TWO
+
+
+def test_a_clock_that_goes_back_takes_no_time_from_a_ramp() -> None:
+    many = started("ab")
+    many.cables = "abc"
+    many.send(3 + 9)
+    many.send(after=-1.0)
+    many.send(20)
+    assert many.currents == TWO
+    many.send()
     assert many.currents > TWO
 
 
