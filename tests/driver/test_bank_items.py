@@ -69,6 +69,13 @@ class House:
         self.bank.look_again(self.now)
         self.update()
 
+    def name_or_forget(self, cable: str, name: str | None) -> None:
+        if name is None:
+            self.bank.forget(cable)
+        else:
+            self.bank.packs[cable].name = name
+        self.bank.look_again(self.now)
+
     def __getitem__(self, path: str) -> Value:
         return self.items.items[path].value
 
@@ -485,6 +492,7 @@ EVENTS = st.one_of(
     ),
     st.tuples(st.just("tick"), st.sampled_from([1, 1, 4, 10, 60]), st.none()),
     st.tuples(st.just("name"), st.sampled_from("abcd"), st.sampled_from(["", "*", "House"])),
+    st.tuples(st.just("forget"), st.sampled_from("abcd"), st.none()),
 )  # fmt: skip
 
 
@@ -506,8 +514,8 @@ def test_nothing_is_forgotten_and_nothing_announced_twice(story: list[tuple[str,
                 house.now += 1
                 house.bank.tick(house.now)
         elif what in house.bank.packs:
-            house.bank.packs[what].name = more
-            house.bank.look_again(house.now)
+            house.name_or_forget(what, more)
+            packs[what] = packs[what] if what in house.bank.packs else Mirror()
         changed, of_packs = house.update(*told)
         battery.hear(changed)
         for cable, items in of_packs.items():
@@ -540,10 +548,22 @@ def test_what_is_joined_is_up_to_date_with_each_frame(story: list[tuple[str, Any
             house.bank.tick(house.now)
             house.update()
         elif what in house.bank.packs:
-            house.bank.packs[what].name = more
-            house.bank.look_again(house.now)
+            house.name_or_forget(what, more)
             house.update()
         anew = BankItems()
         anew.update(house.bank, house.identity, house.identities, house.now, None, ())
         for path, value in anew.values().items():
             assert house[path] == value, path
+
+
+def test_a_pack_that_is_forgotten_leaves_its_number_to_the_next() -> None:
+    house = known(b={"voltage_mv": 53_000})
+    house.bank.forget("a")
+    house.bank.look_again(house.now)
+    house.cables = "bc"
+    changed, _ = house.update()
+    assert house.values("/Battery/1/Serial", "/Battery/1/Voltage") == ("FTb", 53.0)
+    assert house.values("/Battery/3/Serial", "/Battery/3/Voltage", "/Battery/3/Cell/7/Voltage") == (None,) * 3
+    assert changed["/Battery/3/Cell/7/Voltage"].value is None
+    assert house.values("/System/NrOfBatteries", "/InstalledCapacity") == (2, 606.0)
+    assert house.update("a") == ({}, {}), "news of it that came late"
