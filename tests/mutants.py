@@ -82,6 +82,8 @@ EQUIVALENT = {
     "learn: total > 0 -> total > -1": "the same",
     # parallel
     "Member: present: bool = True -> present: bool = False": "one that joins does not wait: it is present",
+    "Member: gone: int = 0 -> gone: int = 1": "set when it is lost, before anything asks for it",
+    "Member: gone: int = 0 -> gone: int = -1": "the same",
     "Ceiling: risen_s: float = 0.0 -> risen_s: float = 0.001": "without an amount nothing rises",
     "Ceiling: risen_s: float = 0.0 -> risen_s: float = -0.001": "the same",
     "Memory: cells: int = 0 -> cells: int = 1": "counted with the first pack, and no pack has so few",

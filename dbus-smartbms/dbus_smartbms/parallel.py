@@ -71,6 +71,8 @@ class Member(NamedTuple):
     """``PackState.frames`` at the last step."""
     present: bool = True
     """It takes part; else it is lost, comes back, or counts other cells than the rest."""
+    gone: int = 0
+    """``PackState.frames`` when it was lost."""
     mark: Mark | None = None
     """The bank's limits with its last frame: while it is not present they are not exceeded, derated."""
     opened_at: tuple[float | None, float | None] = (None, None)
@@ -269,11 +271,15 @@ def _lost(pack: Pack) -> bool:
 
 
 def _present(memory: Memory, merged: Mapping[str, Pack]) -> dict[str, Pack]:
-    """Those that take part; one that comes back does when it has permitted, or denied, again."""
+    """Those that take part; one that comes back does when it has permitted, or denied, three times."""
+
+    def is_back(pack: Pack, member: Member) -> bool:
+        return pack.readings.frames >= member.gone + JOIN_FRAMES and not pack.waits
+
     return {
         cable: pack
         for cable, pack in merged.items()
-        if not _lost(pack) and (memory.members[cable].present or not pack.waits)
+        if not _lost(pack) and (memory.members[cable].present or is_back(pack, memory.members[cable]))
     }
 
 
@@ -289,12 +295,14 @@ def _look(memory: Memory, packs: Mapping[str, Pack], present: Mapping[str, Pack]
                 for way, since in enumerate(member.opened_at)
             ),
         )
-        if member.present != is_present or opened != tuple(at is not None for at in member.opened_at):
+        gone = pack.readings.frames if _lost(pack) else member.gone
+        changed = opened != tuple(at is not None for at in member.opened_at)
+        if changed or (is_present, gone) != (member.present, member.gone):
             charge, discharge = (
                 None if not way_opened else now if since is None else since
                 for way_opened, since in zip(opened, member.opened_at, strict=True)
             )
-            members[cable] = member._replace(present=is_present, opened_at=(charge, discharge))
+            members[cable] = member._replace(present=is_present, gone=gone, opened_at=(charge, discharge))
     return replace(memory, members=members)
 
 

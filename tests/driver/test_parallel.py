@@ -776,6 +776,19 @@ def test_what_it_denied_is_nothing_to_whoever_comes_back_alone() -> None:
     assert many.currents == (0, 0)
 
 
+def test_a_pack_back_soon_with_a_denial_frees_no_limit_with_one_frame() -> None:
+    """Discharging was never denied to it, and charging is denied now: it waits for neither."""
+    many = started()
+    many.send(2, a=NO_DISCHARGE)
+    many.send(5, silent="b", a=NO_DISCHARGE)
+    many.send(20, silent="b")
+    assert many.limits.dcl_ma == 0
+    many.send(2, b=NO_CHARGE)
+    assert many.limits.dcl_ma == 0
+    assert many.limits.dcl_reason == "b comes back: no more than before, derated"
+    assert many.send(b=NO_CHARGE).dcl_ma > 0
+
+
 def test_a_pack_that_came_back_denying_and_then_permits_ramps_itself() -> None:
     many = started()
     many.send(30, silent="b")
