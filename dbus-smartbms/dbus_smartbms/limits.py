@@ -385,7 +385,8 @@ def _voltage(
     reason = base.reason
     if lost:
         held = held.stopped(look, over=False)
-        cvl = min(cvl, float(max(min(cells * view.float_mv, frame.voltage_mv), floor_mv)))
+        before = cvl if memory.limits is None else memory.limits.cvl_mv  # nothing rises without a frame
+        cvl = min(cvl, before, float(max(min(cells * view.float_mv, frame.voltage_mv), floor_mv)))
         held = held._replace(cvl_mv=cvl)
         reason = "no frames from the BMS: held at the last voltage or float"
     elif ccl.amount == 0:

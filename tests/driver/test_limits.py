@@ -1524,6 +1524,22 @@ def test_another_chemistry_raises_cvl_by_steps_and_not_in_silence() -> None:
     assert pack.send(3, voltage_mv=59_000, **nmc).cvl_mv <= low + 160
 
 
+def test_a_pack_lost_after_one_odd_frame_raises_no_cvl() -> None:
+    """Held at its voltage for a moment, under what its settings would have it float at."""
+    pack = Sender(charge_margin_mv=0.0, hold_s=3.0, chemistry="LFP")
+    cells = {"lowest_cell": 1, "highest_cell": 2, "coldest_cell": 1, "hottest_cell": 2}
+    odd = {
+        "cells": 2,
+        "capacity_wh": 0,
+        "vmin_mv": 5,
+        "vmax_mv": 3335,
+        "vbalance_mv": 1500,
+        "highest_mv": 3330,
+    }
+    before = pack.send(**odd, **cells).cvl_mv
+    assert pack.silent(4).cvl_mv == before == 2940
+
+
 # Beside others
 
 
