@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import statistics
@@ -28,7 +27,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("dbus-smartbms", "protocol", "
 
 import live  # noqa: E402  the path comes first
 import packs  # noqa: E402
-from live import BARE, TIMED, Stand  # noqa: E402
+from live import BARE, TIMED, Stand, percentile  # noqa: E402
 
 import damage  # noqa: E402
 from dbus_smartbms.configuration import Configuration  # noqa: E402
@@ -67,11 +66,6 @@ def line(name: str, figures: Iterable[str], noise: str = "", aim: str = "") -> N
 def under(aim: float, figures: Iterable[float]) -> str:
     """What is to be reached, and whether it is for every number of cells."""
     return f"under {aim}: " + ("ok" if all(figure < aim for figure in figures) else "MISSED")
-
-
-def percentile(samples: Sequence[float], percent: float) -> float:
-    """The sample that so many percent of all do not exceed; NaN where there are none."""
-    return sorted(samples)[math.ceil(len(samples) * percent / 100) - 1] if samples else math.nan
 
 
 def spread(samples: Sequence[float], digits: int = 2) -> str:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -197,13 +198,8 @@ class Stand:
 
     async def send(self, reader: str, **changes: int) -> None:
         """The next frame at the pace of the wire; when its last byte was written is noted."""
-        data = encode(dataclasses.replace(next(self._frames[reader]), **changes))
-        begin = time.monotonic()
-        for end in range(PIECE, len(data) + PIECE, PIECE):
-            await sleep_until(begin + min(end, len(data)) * 10 / BIT_RATE)
-            if end >= len(data):
-                self.wrote[reader].append(time.monotonic())
-            self.lines[reader].write(data[end - PIECE : end])
+        frame = dataclasses.replace(next(self._frames[reader]), **changes)
+        await send(self.lines[reader], frame, time.monotonic(), self.wrote[reader])
 
     async def send_steadily(self, reader: str, due: float) -> None:
         """Frames at the interval for ever, the first when it is ``due``."""
@@ -283,6 +279,21 @@ async def stand(parent: Path, cells: int, interval_s: float) -> AsyncIterator[St
             yield one
         finally:
             one.close()
+
+
+async def send(line: rig.Line, frame: Frame, begin: float, wrote: list[float]) -> None:
+    """A frame at the pace of the wire; ``wrote`` gets when its last byte was written."""
+    data = encode(frame)
+    for end in range(PIECE, len(data) + PIECE, PIECE):
+        await sleep_until(begin + min(end, len(data)) * 10 / BIT_RATE)
+        if end >= len(data):
+            wrote.append(time.monotonic())
+        line.write(data[end - PIECE : end])
+
+
+def percentile(samples: Sequence[float], percent: float) -> float:
+    """The sample that so many percent of all do not exceed; NaN where there are none."""
+    return sorted(samples)[math.ceil(len(samples) * percent / 100) - 1] if samples else math.nan
 
 
 def size(message: Any) -> int:

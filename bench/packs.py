@@ -15,11 +15,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from live import PIECE, Client, Used, cpu_s, memory_mb, moving_frames, sleep_until
+from live import Client, Used, cpu_s, memory_mb, moving_frames, percentile, send, sleep_until
 
 import rig
 from dbus_smartbms.driver import SERVICE
-from smartbms_protocol import BIT_RATE, encode
 
 ROWS = ((1, 16), (2, 16), (4, 16), (8, 16), (16, 16), (1, 255), (4, 255))
 """Packs and cells."""
@@ -60,12 +59,7 @@ class Bank:
         """A pack's frames for ever, the first when it is ``due``, at the pace of the wire."""
         while True:
             await sleep_until(due)
-            data = encode(next(self._frames[number]))
-            for end in range(PIECE, len(data) + PIECE, PIECE):
-                await sleep_until(due + min(end, len(data)) * 10 / BIT_RATE)
-                if end >= len(data):
-                    self.wrote[number].append(time.monotonic())
-                self.lines[number].write(data[end - PIECE : end])
+            await send(self.lines[number], next(self._frames[number]), due, self.wrote[number])
             due += INTERVAL_S
 
     async def started(self) -> None:
@@ -169,16 +163,10 @@ def lines(found: Sequence[tuple[Bank, Figures, Figures, float]]) -> list[str]:
         ratios = [a / b.s_per_1000 for a, b in zip(cpu, alone[one.cells].used, strict=True)]
         half = (max(ratios) - min(ratios)) / 2
         cells = (
-            str(one.packs), str(one.cells), f"{_percentile(spread.latency_ms, 50):.2f}",
-            f"{_percentile(spread.latency_ms, 99):.2f}", f"{_percentile(together.latency_ms, 99):.2f}",
+            str(one.packs), str(one.cells), f"{percentile(spread.latency_ms, 50):.2f}",
+            f"{percentile(spread.latency_ms, 99):.2f}", f"{percentile(together.latency_ms, 99):.2f}",
             f"{statistics.median(cpu):.2f}", f"{statistics.median(ratios):.2f} ±{half:.2f}",
             f"{rss_mb:.1f}", f"{spread.signals:.2f}",
         )  # fmt: skip
         out.append("".join(f"{cell:>14}" for cell in cells))
     return out
-
-
-def _percentile(samples: Sequence[float], percent: float) -> float:
-    return (
-        sorted(samples)[min(int(len(samples) * percent / 100), len(samples) - 1)] if samples else float("nan")
-    )

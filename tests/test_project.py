@@ -55,7 +55,7 @@ BELOW = {
         "use", "views", "watchdog",
     },
     "replay": {"bank", "configuration", "items", "link", "pack", "tables", "views"},
-    "series": {"bank", "configuration", "limits", "mirror", "replay"},
+    "series": {"bank", "configuration", "limits", "mirror", "pack", "replay"},
     "plot": {"configuration", "ratings", "series"},
     "simulated_bms": set(), "plant": {"simulated_bms"}, "simulator": {"plant", "simulated_bms"},
     "house": set(),

@@ -14,7 +14,7 @@ from . import parallel, shares
 from .configuration import Configuration
 from .limits import Company, Limits, flow_ma
 from .pack import Pack
-from .rules import NO_WISHES, Cap, Wishes, caps, caps_of
+from .rules import NO_WISHES, Cap, Wishes, caps_of
 from .settings import Settings
 from .stages import FLOAT
 
@@ -62,7 +62,7 @@ class Bank:
 
     @property
     def limits(self) -> Limits | None:
-        """None before the first frame, and while every pack is excluded."""
+        """None before the first frame; numbers from then on, also while every pack is excluded."""
         return self._memory.limits
 
     @property
@@ -79,11 +79,9 @@ class Bank:
     @property
     def caps(self) -> tuple[Cap, Cap]:
         """The highest CCL and DCL that may be wished for."""
-        if len(self._memory.members) > 1:
-            return caps_of(self.settings, sum(pack.capacity_mah for pack in self.members))
-        for pack in self.members:
-            return caps(pack.settings, pack.readings)
-        return Cap(0, "no frame yet"), Cap(0, "no frame yet")
+        if not self.members:
+            return Cap(0, "no frame yet"), Cap(0, "no frame yet")
+        return caps_of(self.settings, self._capacity_mah)
 
     @property
     def charges_to_full(self) -> bool:

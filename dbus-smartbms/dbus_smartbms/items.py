@@ -77,6 +77,14 @@ class Items:
             item.text = text(cast) if callable(text) else text.format(cast)
         changed[path] = item
 
+    def put_rows(
+        self, rows: Iterable[int], values: Sequence[Value], number: int, changed: dict[str, Item]
+    ) -> None:
+        """Show rows of a pack, by their place in ``OF_A_PACK``; ``values`` are those of all rows."""
+        for n in rows:
+            row = OF_A_PACK[n]
+            self.put(row.path.replace("{b}", str(number)), row.type, row.text, values[n], changed)
+
     def put_cells(
         self, cells: Cells, number: int, changed: dict[str, Item], *, only_numbered: bool = False
     ) -> None:
@@ -136,9 +144,7 @@ class PackItems(Items):
             return changed
         if not self.items:
             rows, cells = range(len(OF_A_PACK)), self.cells
-        for n in {*rows, *self._look_at(OTHERS, view)}:
-            row = OF_A_PACK[n]
-            self.put(row.path.replace("{b}", "1"), row.type, row.text, self.values_by_row[n], changed)
+        self.put_rows({*rows, *self._look_at(OTHERS, view)}, self.values_by_row, 1, changed)
         self.put_cells(cells, 1, changed)
         return changed
 
@@ -148,7 +154,7 @@ class PackItems(Items):
         changed, values = set(), self.values_by_row
         for n in numbers:
             row = OF_A_PACK[n]
-            there = measured if row.needs == "frame" else known or row.needs != "known"
+            there = row.there(known=known, measured=measured)
             value = row.value(view) if there and row.value else None
             if value != values[n]:
                 values[n] = value
@@ -218,10 +224,7 @@ class BankItems(Items):
             view = View(bank.packs[cable], identities.get(cable) or Identity(), now, merged=cable in merged)
             rows, cells = items.look(view)
             dirty |= rows
-            for n in rows.intersection(NUMBERED):
-                row = OF_A_PACK[n]
-                path = row.path.replace("{b}", str(number))
-                self.put(path, row.type, row.text, items.values_by_row[n], changed)
+            self.put_rows(rows.intersection(NUMBERED), items.values_by_row, number, changed)
             self.put_cells(cells, number, changed, only_numbered=several)
             if cable in shown:
                 changed_of[cable] = items.show(rows, cells)
@@ -242,17 +245,14 @@ class BankItems(Items):
                 before[path] = item.value
                 self.put(path, item.type, "", None, changed)
         for number, items in enumerate(self.packs.values(), 1):
-            for n in NUMBERED:
-                row = OF_A_PACK[n]
-                path = row.path.replace("{b}", str(number))
-                self.put(path, row.type, row.text, items.values_by_row[n], changed)
+            self.put_rows(NUMBERED, items.values_by_row, number, changed)
             self.put_cells(items.cells, number, changed, only_numbered=len(order) > 1)
         return before
 
     def _show_whole(self, whole: Whole, dirty: Iterable[int], changed: dict[str, Item]) -> None:
         known, measured = whole.limits is not None, bool(whole.heard)
         for row in LIVE_OF_ALL if self._begun else OF_ALL:
-            there = measured if row.needs == "frame" else known or row.needs != "known"
+            there = row.there(known=known, measured=measured)
             value = row.whole(whole) if there and row.whole else None
             self.put(row.path, row.type, row.text, value, changed)
         self._begun = True

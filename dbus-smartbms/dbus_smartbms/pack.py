@@ -135,11 +135,6 @@ class Pack:
         """How far the charge has come."""
         return self._memory.stage
 
-    @property
-    def caps(self) -> tuple[rules.Cap, rules.Cap]:
-        """The highest CCL and DCL that may be wished for."""
-        return rules.caps(self.settings, self.readings)
-
     def restore(self, counted: mirror.Counted | None, stage: Stage | None) -> None:
         """Begin anew the mirror and the charge's progress, with what an earlier run knew if there is that."""
         self._mirror = mirror.Memory(counted=counted)

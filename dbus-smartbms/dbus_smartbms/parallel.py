@@ -44,7 +44,6 @@ class Mark(NamedTuple):
 class Pack(Protocol):
     """What is looked at of a pack; ``pack.Pack`` has it all."""
 
-    name: str
     readings: PackState
     limits: Limits | None
     capacity_mah: int
@@ -138,14 +137,22 @@ class _View(NamedTuple):
         return {cable: pack for cable, pack in self.merged.items() if not _lost(pack)}
 
     @property
+    def absent(self) -> list[Pack]:
+        """The merged packs that are not present."""
+        return [pack for cable, pack in self.merged.items() if cable not in self.present]
+
+    @property
     def contactors(self) -> bool:
         """Whether each pack has one of its own."""
         return self.settings.relays == "own"
 
     def shares(self, way: int) -> dict[str, float]:
         """Of all members."""
-        capacity_mah = {cable: pack.capacity_mah for cable, pack in self.packs.items()}
-        return shares.in_use(self.memory.shares, way, capacity_mah)
+        return shares.in_use(self.memory.shares, way, _capacities(self.packs))
+
+
+def _capacities(packs: Mapping[str, Pack]) -> dict[str, int]:
+    return {cable: pack.capacity_mah for cable, pack in packs.items()}
 
 
 def step(
@@ -313,9 +320,8 @@ def _left(view: _View, mark: Mark, way: int) -> float:
     """
     if not view.present:
         return 1.0
-    capacity_mah = {cable: pack.capacity_mah for cable, pack in view.packs.items()}
     there = {cable for cable in mark.among if cable in view.packs} | view.present.keys()
-    parts = (shares.by_capacity(capacity_mah), view.shares(way))
+    parts = (shares.by_capacity(_capacities(view.packs)), view.shares(way))
     wholes = [(part, sum(part[cable] for cable in there)) for part in parts]
     # Where no capacity is set the shares tell nothing.
     left = (sum(part[cable] for cable in view.present) / whole if whole else 1.0 for part, whole in wholes)
@@ -343,8 +349,7 @@ def _learn(view: _View) -> Memory:
     seen = {cable: pack.readings.frame for cable, pack in packs.items()}
     current = {cable: None if frame is None else frame.current_ma for cable, frame in seen.items()}
     dt_s = view.now - memory.sampled_at
-    capacity_mah = {cable: pack.capacity_mah for cable, pack in packs.items()}
-    learnt = shares.learn(memory.shares, current, capacity_mah, dt_s)
+    learnt = shares.learn(memory.shares, current, _capacities(packs), dt_s)
     return replace(memory, shares=learnt, sampled=frames, sampled_at=view.now)
 
 
@@ -374,7 +379,7 @@ def _silence(view: _View) -> tuple[bool, bool]:
 
     All packs: as for one, counted from the one that was heard last.  ``block``: one is enough.
     """
-    quiet = [pack for cable, pack in view.merged.items() if cable not in view.present]
+    quiet = view.absent
     if not quiet:
         return False, False
     if view.settings.on_pack_lost == "block":
@@ -389,7 +394,7 @@ def _stops(view: _View, way: int, silence: tuple[bool, bool]) -> Iterator[Cap]:
     """What stops all packs at once."""
     lost, spent = silence
     if spent if way == DISCHARGE else lost:
-        who = ", ".join(pack.label for cable, pack in view.merged.items() if cable not in view.present)
+        who = ", ".join(pack.label for pack in view.absent)
         yield Cap(0, f"no frames from {who}: is the cable plugged in?")
     for cable, pack in view.packs.items():
         merged = cable in view.merged
@@ -406,10 +411,10 @@ def _stops(view: _View, way: int, silence: tuple[bool, bool]) -> Iterator[Cap]:
 
 
 def _stuck(view: _View, cable: str, way: int) -> bool:
-    """Whether current flows through a pack whose contactor should be open."""
+    """Whether current flows through a pack whose own contactor should be open."""
     pack, since = view.packs[cable], view.memory.members[cable].opened_at[way]
     frame = pack.readings.frame
-    if not view.contactors or since is None or view.now - since < CONTACTOR_S:
+    if since is None or view.now - since < CONTACTOR_S:
         return False
     if frame is None or frame.current_ma is None:
         return False

@@ -48,6 +48,10 @@ class Row(NamedTuple):
     whole: Callable[[Whole], Value] | None = None
     """Of all packs; with neither, the path is only on a pack's service."""
 
+    def there(self, *, known: bool, measured: bool) -> bool:
+        """Whether what it needs is there: a frame at some time, one that still counts."""
+        return measured if self.needs == "frame" else known or self.needs != "known"
+
 
 class CellRow(NamedTuple):
     """A path for each cell, ``{c}`` in it standing for the cell's number.

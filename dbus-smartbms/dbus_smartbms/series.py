@@ -10,12 +10,13 @@ import re
 from array import array
 from collections.abc import Iterable, Sequence
 
-from smartbms_protocol import Frame, PackState
+from smartbms_protocol import Frame
 
 from . import mirror
 from .bank import Bank
 from .configuration import Configuration
 from .limits import Limits
+from .pack import Pack
 from .replay import Replay
 
 START_S = 10.0
@@ -117,14 +118,14 @@ class _Watched(Bank):
     def tick(self, now: float) -> None:
         """A second went by; noted when it changed anything."""
         super().tick(now)
-        silent = not self._heard(now)
+        silent = not self._packs_heard(now)
         if (self.limits, silent) != self._noted:
             self._note(now, silent=silent)
 
-    def _heard(self, now: float) -> list[PackState]:
-        """What is known of the packs that frames come from."""
+    def _packs_heard(self, now: float) -> list[Pack]:
+        """The packs that frames come from."""
         return [
-            pack.readings
+            pack
             for pack in self.members
             if pack.readings.age(now) <= mirror.GAP_INTERVALS * pack.readings.interval_s
         ]
@@ -136,7 +137,8 @@ class _Watched(Bank):
             return
         self._noted = limits, silent
         cells = self._columns.cells = known[0][1].cells
-        heard = [readings.frame for readings in self._heard(now) if readings.frame is not None]
+        packs_heard = self._packs_heard(now)
+        heard = [pack.readings.frame for pack in packs_heard if pack.readings.frame is not None]
         currents = [frame.current_ma for frame in heard]
         readings = (
             max((frame.highest_mv for frame in heard), default=None),
@@ -144,8 +146,8 @@ class _Watched(Bank):
             sum(ma for ma in currents if ma is not None) if currents and None not in currents else None,
         )
         socs = (
-            _mean([mirror.soc(readings) for readings in self._heard(now)]),
-            _mean([pack.soc for pack in self.members if pack.readings in self._heard(now)]),
+            _mean([mirror.soc(pack.readings) for pack in packs_heard]),
+            _mean([pack.soc for pack in packs_heard]),
         )
         first, frame = known[0]
         settings = (frame.vmin_mv, first.pair("vlow_mv"), frame.vbalance_mv, frame.vmax_mv)
