@@ -120,6 +120,8 @@ uninstall | status | boot | update | doctor)
     exit
     ;;
 stick-before | stick-after)
+    # shellcheck source=service/stick.sh
+    . service/stick.sh
     "$(echo "$command" | tr - _)" "$@"
     exit
     ;;

@@ -36,7 +36,6 @@ vendor_service=/service/123SmartBMS-Venus
 starter=/opt/victronenergy/serial-starter
 needed_mb=4
 gui_alarm_mb=10
-log_of_stick=$name-install.txt
 
 hook_command="$app/setup.sh boot"
 # `|| :`: the hook it is put into may say `set -e`.
@@ -44,9 +43,9 @@ hook_line="[ -x $app/setup.sh ] && $hook_command || : # $name"
 whole=", all of this file"
 no_newline=", no newline before"
 
-# What outside programs may take: a boot hook that hangs keeps the whole device from starting.
-udev_s=5
-stop_tty_s=8
+# What an outside program may take, and all of them together: a boot hook that hangs keeps the device from starting.
+call_s=5
+calls_s=15
 
 tell() { # for whom asked, and in the files of the sticks
     printf '%s\n' "$*"
@@ -57,15 +56,27 @@ tell() { # for whom asked, and in the files of the sticks
 
 refuse() { tell "setup.sh: $*" >&2; exit 1; }
 
+give_up() { # in the middle of an installation: what there was before is as it was
+    cd /
+    installed || remove_hook "$hook"
+    remove_others
+    refuse "$*"
+}
+
+no_write() { echo "cannot write to $1 (is it full?): $(df -h /data | tail -n 1)"; }
+
 on_gx() { [ -e /opt/victronenergy/version ]; }
 venus_version() { head -n 1 /opt/victronenergy/version; }
 installed() { [ -L "$app" ] && [ -x "$app/setup.sh" ]; }
 digest() { sha256sum "$1/SHA256SUMS" 2>/dev/null | cut -c 1-8; }
 has_hook() { grep -qsF "$hook_command" "$hook"; }
 
-bounded() { # bounded SECONDS COMMAND...: ended with all it started when the time is up; its status, or 124
-    tenths=$(($1 * 10))
-    shift
+up_s() { cut -d . -f 1 /proc/uptime; }
+calls_until=$(($(up_s) + calls_s))
+
+bounded() { # bounded COMMAND...: ended with all it started when the time is up; its status, or 124
+    [ "$(up_s)" -lt "$calls_until" ] || return 124
+    tenths=$((call_s * 10))
     setsid "$@" &
     child=$!
     while kill -0 "$child" 2>/dev/null; do
@@ -142,31 +153,31 @@ first_reason() { # the first of these checks that has a reason
 
 place_package() { # the package in $PWD becomes the one in use; sets $changed
     changed=
-    version=$(cat version)
-    target=.$name-$version-$(digest .)
-    if [ "$(readlink "$app")" = "$target" ] && [ "$PWD" != "$(readlink -f "$app")" ] && (cd "$app" && [ -z "$(damaged)" ])
-    then return 0; fi # it is there already
-    [ "$PWD" != "$(readlink -f "$app" || :)" ] || return 0
-    if [ -e "$app" ] && [ ! -L "$app" ]; then
-        refuse "$app was not made by this installer. Move it away, then install again."
+    in_use=$(readlink "$app" || :)
+    target=.$name-$(cat version)-$(digest .)
+    [ "$PWD" != "$apps/$in_use" ] || return 0
+    if [ "$in_use" = "$target" ]; then
+        ! (cd "$apps/$in_use" && [ -z "$(damaged)" ]) || return 0
+        target=$target-again
     fi
-    [ "$(readlink "$app")" != "$target" ] || target=$target-again # what is in use is damaged
-    mkdir -p "$apps" && rm -rf "${apps:?}/$target" || refuse "cannot write to $apps: $(df -h /data | tail -n 1)"
+    [ ! -e "$app" ] || [ -L "$app" ] || give_up "$app was not made by this installer. Move it away, then install again."
+    mkdir -p "$apps" && rm -rf "${apps:?}/$target" || give_up "$(no_write "$apps")"
     case $PWD in
     "$apps"/.*.new) mv "$PWD" "$apps/$target" ;;
-    *) cp -R . "$apps/$target.part" && mv "$apps/$target.part" "$apps/$target" ;;
-    esac || refuse "cannot write to $apps (is it full?): $(df -h /data | tail -n 1)"
-    cd "$apps/$target" || refuse "cannot enter $apps/$target"
+    *) cp -R . "$apps/$target" ;;
+    esac || give_up "$(no_write "$apps")"
+    cd "$apps/$target" || give_up "cannot enter $apps/$target"
     reason=$(damaged)
-    [ -z "$reason" ] || refuse "$reason"
+    [ -z "$reason" ] || give_up "$reason"
     # It must at least start on this Python before it takes the other's place.
-    [ "$(python3 -I -S -B dbus-smartbms --version 2>&1)" = "$name $version" ] ||
-        refuse "the package does not start: $(python3 -I -S -B dbus-smartbms --version 2>&1 | tail -n 1)"
-    sync # what a name leads to has to be on the disk before the name
+    answer=$(python3 -I -S -B dbus-smartbms --version 2>&1 | tail -n 1)
+    [ "$answer" = "$name $(cat version)" ] || give_up "the package does not start on this GX: $answer"
+    sync # what the link leads to has to be on the disk before the link
     rm -rf "$app.link"
-    ln -s "$target" "$app.link" || refuse "cannot write to $apps (is it full?): $(df -h /data | tail -n 1)"
-    # One rename, which no power cut can halve. `mv` would move the link into the folder it stands for.
-    python3 -I -S -c 'import os, sys; os.replace(*sys.argv[1:])' "$app.link" "$app" || refuse "cannot change $app"
+    ln -s "$target" "$app.link" || give_up "$(no_write "$apps")"
+    # The one step that counts: a rename, which no power cut can halve. (`mv` would move the link into the folder that
+    # the other one leads to.)
+    python3 -I -S -c 'import os, sys; os.replace(*sys.argv[1:])' "$app.link" "$app" || give_up "cannot change $app"
     sync
     changed=yes
 }
@@ -200,9 +211,7 @@ place_hook() {
         cp -p "$hook" "$new" && printf '\n%s\n' "$hook_line$no_newline" >>"$new"
     else
         cp -p "$hook" "$new" && { head -n 1 "$hook" && printf '%s\n' "$hook_line" && tail -n +2 "$hook"; } >"$new"
-    fi || { rm -f "$new"; refuse "cannot write $new (is /data full?): $(df -h /data | tail -n 1)"; }
-    sync
-    mv -f "$new" "$(readlink -f "$hook")" || refuse "cannot change $hook"
+    fi && sync && mv -f "$new" "$(readlink -f "$hook")" || give_up "$(no_write "$new")"
 }
 
 remove_hook() { # from the file named, which the GX may have renamed
@@ -243,7 +252,7 @@ rule_text() {
 }
 
 property() { # property TTY KEY
-    bounded "$udev_s" udevadm info --query=property --name="$1" 2>/dev/null | sed -n "s/^$2=//p"
+    bounded udevadm info --query=property --name="$1" 2>/dev/null | sed -n "s/^$2=//p"
 }
 
 our_ttys() { # those the rule is about, now
@@ -261,11 +270,11 @@ our_ttys() { # those the rule is about, now
 }
 
 trigger() { # trigger ACTION TTY
-    bounded "$udev_s" udevadm trigger --action="$1" --subsystem-match=tty --sysname-match="$2" ||
-        tell "udev did not answer about $2; plug its cable out and in once"
+    bounded udevadm trigger --action="$1" --subsystem-match=tty --sysname-match="$2" ||
+        tell "udev did not answer about $2; if no battery appears, plug its cable out and in"
 }
 
-reload() { bounded "$udev_s" udevadm control --reload || tell "udev did not read its rules again; they count from the next boot on"; }
+reload() { bounded udevadm control --reload || tell "udev did not read its rules again"; }
 
 place_rule() { # and, where it is new, take the ttys from serial-starter
     [ "$(cat "$rule" 2>/dev/null)" != "$(rule_text)" ] || return 0
@@ -275,10 +284,9 @@ place_rule() { # and, where it is new, take the ttys from serial-starter
     fi
     reload
     for tty in $(our_ttys); do
-        # A probe may be running on it. Not on a device that is only booting: there are no services yet.
         if [ -e "/dev/serial-starter/$tty" ] || ls -d "/service/"*".$tty" >/dev/null 2>&1; then
-            bounded "$stop_tty_s" "$starter/stop-tty.sh" "$tty" >/dev/null 2>&1 ||
-                tell "serial-starter did not let go of $tty within $stop_tty_s s; if no battery appears, reboot"
+            bounded "$starter/stop-tty.sh" "$tty" >/dev/null 2>&1 ||
+                tell "serial-starter did not let go of $tty; if no battery appears, reboot"
         fi
         trigger change "$tty"
     done
@@ -370,8 +378,8 @@ start_driver() { # what RAM has forgotten; from the package folder in use
 install() {
     reason=$(first_reason too_old vendor_beside hook_unfit damaged no_room)
     [ -z "$reason" ] || refuse "$reason"
+    place_hook # it does nothing as long as there is no package
     place_package
-    place_hook
     rm -f "$removed"
     cd "$app/." || refuse "cannot enter $app"
     start_driver
@@ -452,58 +460,6 @@ doctor() {
     program=$PWD/dbus-smartbms
     cd "$here" || cd / # a report is made where the user is
     exec python3 -I -S -X pycache_prefix="$ram/pycache" "$program" doctor "$@"
-}
-
-# A stick: Venus unpacks rc/ of the archive to RAM and calls rc/pre-hook.sh, unpacks the rest to /data where that ended
-# with 0, and calls rc/post-hook.sh. At each boot for as long as the stick is in.
-
-find_sticks() { # what happens is told on the stick too, for those who have no other way to read it
-    reports=
-    for archive in /media/*/venus-data-$name-*.tgz; do
-        [ -e "$archive" ] || continue
-        report=${archive%/*}/$log_of_stick
-        [ "$(wc -c <"$report" 2>/dev/null || echo 0)" -lt 20000 ] || rm -f "$report"
-        reports="$reports $report"
-    done
-}
-
-is_older() { # is_older VERSION THAN: 1.0.0rc1 is older than 1.0.0
-    awk -v a="$1" -v b="$2" '
-        function parts(version, out) { out["rest"] = version; sub(/^[0-9.]+/, "", out["rest"]); split(version, out, ".") }
-        BEGIN {
-            parts(a, x); parts(b, y)
-            for (i = 1; i <= 4; i++) if (x[i] + 0 != y[i] + 0) exit !(x[i] + 0 < y[i] + 0)
-            if (x["rest"] == y["rest"]) exit 1
-            if (x["rest"] == "" || y["rest"] == "") exit x["rest"] == ""
-            exit !(x["rest"] < y["rest"])
-        }'
-}
-
-stick_before() { # not 0: Venus shall leave the stick alone
-    find_sticks
-    rm -rf "$apps/.$name-"*.new # of an unpacking that was cut
-    if installed && [ ! -e "$removed" ]; then
-        if is_older "$(cat version)" "$(cat "$app/version")"; then
-            refuse "$(cat version) on the stick is older than $(cat "$app/version") on this GX: nothing is changed"
-        fi
-        if has_hook && cmp -s SHA256SUMS "$app/SHA256SUMS" && (cd "$app/." && [ -z "$(damaged)" ]); then
-            refuse "dbus-smartbms $(cat version) is installed already; the stick can be taken out"
-        fi
-    fi
-    reason=$(first_reason too_old vendor_beside hook_unfit no_room)
-    [ -z "$reason" ] || refuse "$reason"
-}
-
-stick_after() { # stick_after success | extraction-failed
-    find_sticks
-    staging=$apps/.$name-$(cat version).new
-    if [ "${1:-}" != success ] || ! cmp -s SHA256SUMS "$staging/SHA256SUMS"; then
-        rm -rf "$staging"
-        sync
-        refuse "the stick could not be unpacked to /data: $(free_mb) MB are free there; or the archive on it is damaged"
-    fi
-    cd "$staging" || refuse "cannot enter $staging"
-    install
 }
 
 uninstall() { # uninstall [--purge]
