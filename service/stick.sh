@@ -16,7 +16,7 @@ find_sticks() { # what happens is told on the stick too, for those who have no o
 
 is_older() { # is_older VERSION THAN: 1.0.0rc1 is older than 1.0.0
     awk -v a="$1" -v b="$2" '
-        function parts(version, out) { out["rest"] = version; sub(/^[0-9.]+/, "", out["rest"]); split(version, out, ".") }
+        function parts(version, out) { split(version, out, "."); out["rest"] = version; sub(/^[0-9.]+/, "", out["rest"]) }
         BEGIN {
             parts(a, x); parts(b, y)
             for (i = 1; i <= 4; i++) if (x[i] + 0 != y[i] + 0) exit !(x[i] + 0 < y[i] + 0)
