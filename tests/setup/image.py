@@ -58,7 +58,7 @@ def build(folder: Path) -> Path:
     commands = usr / "bin"
     for path in (commands, usr / "lib", usr / "lib64", usr / "libexec" / "rig"):
         path.mkdir(parents=True)
-    (usr / "sbin").symlink_to("bin")
+    (usr / "sbin").mkdir()  # empty: Python finds its library by where it is called from
     busybox = _copy(_which("busybox"), usr / "libexec" / "busybox")
     has = subprocess.check_output([busybox, "--list"], text=True).split()
     for name in set(APPLETS) & set(has):
