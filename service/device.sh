@@ -278,6 +278,7 @@ reload() { bounded udevadm control --reload || tell "udev did not read its rules
 
 place_rule() { # and, where it is new, take the ttys from serial-starter
     [ "$(cat "$rule" 2>/dev/null)" != "$(rule_text)" ] || return 0
+    mkdir "$rules" 2>/dev/null && : >"$ram/made-rules.d"
     if ! { mkdir -p "$rules" && rule_text >"$rule.new" && mv -f "$rule.new" "$rule"; }; then
         tell "cannot write $rule: serial-starter will probe the cable"
         return 0
@@ -354,8 +355,8 @@ free_vendor() {
 }
 
 remove_rest() {
+    [ ! -e "$ram/made-rules.d" ] || rmdir "$rules" 2>/dev/null
     rm -rf "$ram" "$logs" "$conf.takeover" "$rule.new"
-    rmdir "$rules" /run/udev 2>/dev/null || :
     [ "$1" != --purge ] || rm -f "$conf.ini" "$conf.state"
 }
 
@@ -405,6 +406,7 @@ takeover() { # install, and stop the vendor's driver for as long as this one is 
 }
 
 wait_for_service() { # svscan looks every five seconds
+    pidof svscan >/dev/null || return 0 # the device is still booting
     tenths=150
     while [ "$tenths" -gt 0 ] && ! svok "$service"; do
         tenths=$((tenths - 1))
@@ -430,12 +432,15 @@ status() { # 0 where the driver runs
         echo "NOT started at boot: ${reason:-$hook has no line for it. Install again: sh $app/setup.sh install}"
     fi
     for tty in $(our_ttys); do
-        echo "cable: /dev/$tty $(property "$tty" ID_MODEL) $(property "$tty" ID_SERIAL_SHORT)" \
-            "$([ ! -e "/dev/serial-starter/$tty" ] || echo ', but serial-starter has it too')"
+        echo "cable: /dev/$tty $(property "$tty" ID_MODEL) $(property "$tty" ID_SERIAL_SHORT)$(
+            [ ! -e "/dev/serial-starter/$tty" ] || echo ', but serial-starter has it too'
+        )"
     done
     [ -n "$(our_ttys)" ] || echo "cable: none found"
     [ ! -e "$conf.takeover" ] || echo "the vendor's driver is stopped by this one"
-    tail -n 3 "$logs/current" 2>/dev/null | cut -d ' ' -f 2-
+    for folder in "$logs" "$ram/log"; do # the second where /data cannot be written
+        [ ! -e "$folder/current" ] || tail -n 3 "$folder/current" | cut -d ' ' -f 2-
+    done
     return "$running"
 }
 

@@ -133,7 +133,7 @@ def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
         parser.error(str(error))
     logs.start(configuration.settings.level)
     if args.config is not None and not args.config.exists():
-        log.warning("there is no configuration file %s: defaults are used", args.config)
+        log.info("there is no configuration file %s: defaults are used", args.config)
     return configuration
 
 
