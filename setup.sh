@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sets everything up and runs it: `./setup.sh demo`, `./setup.sh test`.
-# Plain sh. Puts everything it makes into .venv beside this file.
+# Plain sh. Puts everything it makes into .venv beside this file, archives into dist.
 set -eu
 
 here=$PWD
@@ -18,6 +18,7 @@ usage: ./setup.sh demo [OPTIONS]   a simulated pack, the driver and a D-Bus of i
        ./setup.sh test OPTIONS     pytest alone, with these options
        ./setup.sh run [OPTIONS]    the driver itself, as dbus-smartbms run
        ./setup.sh bench [OPTIONS]  latency, CPU, memory
+       ./setup.sh build            the archives for a GX device, in dist
 
 examples:
   ./setup.sh demo
@@ -92,7 +93,7 @@ print(*project["dependencies"], *project["optional-dependencies"].get(sys.argv[1
 command=$1
 shift
 case $command in
-demo | run | bench | test)
+demo | run | bench | test | build)
     [ -w . ] || die "cannot write to $PWD; copy or clone it to a folder of your own"
     ;;
 esac
@@ -113,6 +114,11 @@ bench)
     need dbus-daemon dbus
     make_venv test
     exec "$venv/bin/python" bench/bench.py "$@"
+    ;;
+build)
+    [ -e packaging/build.py ] || die "this folder came out of an archive; build from a clone of the project"
+    make_venv
+    exec "$venv/bin/python" packaging/build.py "$@"
     ;;
 test)
     need dbus-daemon dbus
