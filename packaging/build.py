@@ -103,11 +103,10 @@ def wheels(folder: Path) -> dict[str, bytes]:
     """
     pinned = PIN.findall(read(HERE / "vendor.txt").decode())
     pins = {f"{name}-{version}": digest for name, version, digest in pinned}
-    if not set(pins.values()) <= set(kept(folder)):
-        download(folder)
     there = kept(folder)
-    if missing := [name for name, digest in pins.items() if digest not in there]:
-        stop(f"pip brought no {', '.join(missing)} to {folder}")
+    if not set(pins.values()) <= set(there):
+        download(folder)
+        there = kept(folder)
     return {name: there[digest] for name, digest in pins.items()}
 
 

@@ -24,6 +24,12 @@ NO_NETWORK = {
     "PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": "",
     "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1",
 }  # fmt: skip
+PLACES = ("dbus-smartbms/dbus_smartbms", "protocol/smartbms_protocol", "service", "docs", "packaging/rc")
+LITTER = (
+    ".DS_Store", "._cli.py", ".#cli.py", "cli.py~", "cli.py.orig", "#cli.py#", ".cli.py.swp", "4913",
+    "cli copy.py", "cli.py.orig.py",
+)  # fmt: skip
+"""What systems and editors leave beside a file."""
 BUSYBOX = shutil.which("busybox")
 with_busybox = pytest.mark.skipif(BUSYBOX is None, reason="busybox is not installed")
 
@@ -58,23 +64,8 @@ def elsewhere(archive: Archives, tmp_path: Path) -> Path:
     leave = shutil.ignore_patterns(".*", "__pycache__", "dist", "build")
     shutil.copytree(rig.ROOT, folder, ignore=leave)
     shutil.copytree(WHEELS, folder / ".venv" / "wheels")
-    for place in (
-        "dbus-smartbms/dbus_smartbms",
-        "protocol/smartbms_protocol",
-        "service",
-        "docs",
-        "packaging/rc",
-    ):
-        for name in (
-            ".DS_Store",
-            "._cli.py",
-            ".#cli.py",
-            "cli.py~",
-            "cli.py.orig",
-            "#cli.py#",
-            ".cli.py.swp",
-            "4913",
-        ):
+    for place in PLACES:
+        for name in LITTER:
             (folder / place / name).write_text("litter")
         (folder / place / "__pycache__").mkdir()
         (folder / place / "__pycache__" / "cli.cpython-312.pyc").write_text("litter")
