@@ -15,15 +15,21 @@ from dbus_smartbms.configuration import load
 
 PACKAGE = rig.ROOT / "dbus-smartbms" / "dbus_smartbms"
 
-# Standard modules that are on every GX device, from Venus OS's build recipes.
+# Standard modules that are on every GX device, from Venus OS's build recipes. dbus-next needs urllib, which
+# is in python3-core; pyserial needs glob, which is in python3-shell, which python3-io needs.
 ON_A_GX = {
-    "__future__", "argparse", "asyncio", "collections", "concurrent", "contextlib", "dataclasses", "enum",
-    "errno",
-    "faulthandler", "functools", "importlib", "itertools", "json", "logging", "math", "operator", "os",
-    "pathlib", "re", "select", "shutil", "signal", "struct", "subprocess", "sys", "tempfile",
-    "termios", "threading", "time", "typing", "weakref", "xml",
+    "__future__", "argparse", "asyncio", "collections", "concurrent", "contextlib", "dataclasses",
+    "encodings", "enum", "errno", "faulthandler", "functools", "glob", "importlib", "itertools", "json",
+    "logging", "math", "operator", "os", "pathlib", "re", "select", "shutil", "signal", "struct",
+    "subprocess", "sys", "tempfile", "termios", "threading", "time", "typing", "urllib", "weakref", "xml",
 }  # fmt: skip
-TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
+NOT_PROMISED = {
+    "compileall", "curses", "difflib", "getpass", "importlib.metadata", "importlib.resources", "mmap",
+    "multiprocessing", "pty", "resource", "sqlite3", "statistics", "syslog", "tomllib", "tty", "unittest",
+    "zoneinfo",
+}  # fmt: skip
+"""Standard modules that a GX may be without: Venus OS has the library in pieces."""
+TRAVELLING = {"dbus_next", "serial", "serial_asyncio", "smartbms_protocol"}
 NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo", "plot", "series"}
 """Modules of ours that a GX never runs."""
 
