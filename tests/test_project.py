@@ -15,13 +15,14 @@ from dbus_smartbms.configuration import load
 
 PACKAGE = rig.ROOT / "dbus-smartbms" / "dbus_smartbms"
 
-# Standard modules that are on every GX device, from Venus OS's build recipes.
+# Standard modules that are on every GX device, from Venus OS's build recipes.  (tarfile: OpenEmbedded's
+# manifest of Python has it in one package with zipfile, and the core depends on that package.)
 ON_A_GX = {
     "__future__", "argparse", "asyncio", "collections", "concurrent", "contextlib", "dataclasses", "enum",
     "errno",
-    "faulthandler", "functools", "importlib", "itertools", "json", "logging", "math", "operator", "os",
-    "pathlib", "re", "select", "shutil", "signal", "struct", "subprocess", "sys", "tempfile",
-    "termios", "threading", "time", "typing", "weakref", "xml",
+    "faulthandler", "functools", "importlib", "io", "itertools", "json", "logging", "math", "operator", "os",
+    "pathlib", "re", "select", "shutil", "signal", "stat", "struct", "subprocess", "sys", "tarfile",
+    "tempfile", "termios", "textwrap", "threading", "time", "typing", "weakref", "xml",
 }  # fmt: skip
 TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
 NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo", "plot", "series"}
@@ -54,6 +55,12 @@ BELOW = {
         "bank", "configuration", "items", "link", "pack", "paths", "presence", "rules", "sayer", "state",
         "use", "views", "watchdog",
     },
+    "gx": set(),
+    "usb": {"gx", "link"},
+    "survey": {"bus", "use"},
+    "findings": {"configuration", "gx", "link", "survey", "usb", "use"},
+    "doctor": {"configuration", "findings", "gx", "survey", "usb", "use"},
+    "report": {"findings", "gx", "link", "replay"},
     "replay": {"bank", "configuration", "items", "link", "pack", "tables", "views"},
     "series": {"bank", "configuration", "limits", "mirror", "pack", "replay"},
     "plot": {"configuration", "ratings", "series"},
@@ -62,7 +69,7 @@ BELOW = {
     "demo": {"bus", "driver"},
     "cli": {
         "configuration", "logs", "settings", "driver", "replay", "plot", "simulator", "demo", "paths",
-        "series", "tables",
+        "series", "tables", "doctor", "findings", "gx", "report",
     },
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""
