@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -295,12 +296,16 @@ def _doctor_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _doctor(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
-    from . import doctor, findings
-    from .gx import Gx, hide
-
     if args.seconds > 600:
         parser.error("argument --seconds: at most 600")
+    try:
+        from . import doctor, findings
+        from .gx import Gx, hide
+    except ImportError as error:
+        parser.exit(1, f"dbus-smartbms doctor: the package is not whole ({error}); install it again\n")
     logs.start("error")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that does not know a letter of a name
     gx = Gx(args.root.absolute())
     facts = doctor.gather(gx)
     text = hide("\n".join(doctor.report(facts)), gx.secrets())

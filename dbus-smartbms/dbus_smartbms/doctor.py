@@ -25,7 +25,9 @@ COLUMNS = 80
 LABEL = 18
 LOG_LINES = 20
 SECTION_S = 15.0
-"""A section may take so long; the bus a little more than its own limit."""
+"""A section may take so long; cables twice that, and the bus a little more than its own limit."""
+HANGS_S = 5.0
+"""And the configuration, which is one small file."""
 
 
 def gather(gx: Gx) -> Facts:
@@ -40,7 +42,8 @@ def gather(gx: Gx) -> Facts:
             return None
 
     facts.machine = learn("versions", gx.machine)
-    facts.configuration = learn("configuration", lambda: load(gx.path(CONFIGURATION), []))
+    facts.configuration = learn("configuration", lambda: load(gx.path(CONFIGURATION), []), HANGS_S)
+    facts.configured = gx.path(CONFIGURATION).exists()
     devices = facts.configuration.settings.devices if facts.configuration else "auto"
     facts.usb = learn("cables", lambda: usb.look(gx, devices), 2 * SECTION_S)
     facts.services = learn("service", gx.services)
@@ -57,14 +60,19 @@ def report(facts: Facts) -> list[str]:
         ("versions", None if facts.machine is None else _versions(facts.machine)),
         ("cables", None if facts.usb is None else _cables(facts.usb)),
         ("service", None if facts.services is None else _services(facts.services)),
-        ("configuration", None if facts.configuration is None else _configuration(facts.configuration)),
+        ("configuration", None if facts.configuration is None else _configuration(facts)),
         ("bus", None if facts.bus is None else _bus(facts.bus)),
         ("log", None if facts.log is None else _log(facts.log)),
     )
     lines: list[str] = []
     for title, text in sections:
         lines += [f"== {title}", *(text or _row("not known", facts.unknown.get(title, ""))), ""]
-    return [*lines, *verdict(findings(facts))]
+    return [_printable(line) for line in (*lines, *verdict(findings(facts)))]
+
+
+def _printable(line: str) -> str:
+    """A line without what would steer a terminal: names come from anybody's device."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 def verdict(found: list[Finding]) -> list[str]:
@@ -215,8 +223,9 @@ def _supervised(one: Supervised) -> str:
     return one.said or "svstat says nothing"
 
 
-def _configuration(configuration: Configuration) -> list[str]:
-    lines = _row("file", CONFIGURATION)
+def _configuration(facts: Facts) -> list[str]:
+    configuration = facts.configuration or Configuration()
+    lines = _row("file", CONFIGURATION + ("" if facts.configured else " (not there, which is no mistake)"))
     section = ""
     for line in configuration.show().splitlines():
         if line.startswith("["):
@@ -278,8 +287,8 @@ def _battery(battery: Battery) -> list[str]:
     return lines + _rows(
         [
             ("  alarms", ", ".join(alarms(battery)) or "none"),
-            ("  link", battery.text("/ConnectionInformation")),
-            ("", f"damaged places: {battery.text('/SmartBms/DamagedPlaces')}"),
+            ("  says", battery.text("/ConnectionInformation")),
+            ("  link", f"{battery.text('/SmartBms/DamagedPlaces')} damaged places since the start"),
             ("  on", battery.text("/Mgmt/Connection")),
         ]
     )

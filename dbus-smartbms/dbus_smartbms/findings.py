@@ -41,6 +41,8 @@ class Facts:
     usb: Usb | None = None
     services: Services | None = None
     configuration: Configuration | None = None
+    configured: bool = False
+    """Whether there is a configuration file, which there need not be."""
     bus: Bus | None = None
     log: list[str] | None = None
     unknown: dict[str, str] = field(default_factory=dict)
@@ -90,8 +92,11 @@ def _service(facts: Facts) -> list[Finding]:
     why = f": {services.why.strip()}" if services.why and services.why.strip() else ""
     if not services.driver.there:
         return [Finding(f"the driver's service is not there{why}", f"run {SETUP} install, or restart the GX")]
+    said = services.driver.said or "svstat says nothing"
     do = "see the last log lines; then svc -u /service/dbus-smartbms, or restart the GX"
-    return [Finding(f"the driver does not run{why} ({services.driver.said or 'svstat says nothing'})", do)]
+    if "supervise" in said:
+        do = "restart the GX: svscan does not look after it"
+    return [Finding(f"the driver does not run{why} ({said})", do)]
 
 
 def _restarting(services: Services | None) -> list[Finding]:

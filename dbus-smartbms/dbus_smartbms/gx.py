@@ -214,7 +214,7 @@ class Gx:
         if not (folder / "SHA256SUMS").is_file():
             return None
         try:
-            said = command("sha256sum", "-c", "SHA256SUMS", folder=folder, seconds=4 * COMMAND_S)
+            said = command("sha256sum", "-c", "SHA256SUMS", folder=folder, seconds=2 * COMMAND_S)
         except OSError:
             return None
         files = (line.partition(": ") for line in said.splitlines())

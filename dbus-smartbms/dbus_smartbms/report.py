@@ -17,7 +17,7 @@ from typing import NamedTuple
 from smartbms_protocol import FrameStream
 
 from .findings import Facts
-from .gx import CONFIGURATION, RUNTIME, STATE, Gx, hide
+from .gx import CONFIGURATION, RUNTIME, STATE, Gx, bounded, hide
 from .link import IDLE_S
 from .replay import Capture, record
 
@@ -53,7 +53,17 @@ def default_path(gx: Gx) -> Path:
 
 
 def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
-    """What the cables sent in the last minute, from the driver; where it does not run, from them."""
+    """What the cables sent in the last minute, from the driver; where it does not run, from them.
+
+    Never raises for anything that a device does, and ends within the seconds and 20 s more.
+    """
+    try:
+        return bounded(lambda: _capture(gx, facts, seconds), seconds + 2 * CAPTURE_S)
+    except Exception as error:  # noqa: BLE001  whatever it is: the archive is written without
+        return Taken(b"", f"no capture: {str(error) or type(error).__name__}")
+
+
+def _capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
     pid = facts.services.driver.pid if facts.services else None
     if pid is not None:
         return _from_driver(gx, pid)
