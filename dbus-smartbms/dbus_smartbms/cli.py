@@ -287,7 +287,7 @@ def _archive(text: str) -> Path:
 
 
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
-    text = "also write an archive to attach to a report (default: dbus-smartbms-report.tgz in this folder)"
+    text = "also write an archive to attach (default: dbus-smartbms-report.tgz in this folder, else in /data)"
     parser.add_argument("--report", metavar="FILE", nargs="?", type=_archive, const=Path(), help=text)
     text = "how long to capture where the driver does not run, at most 600 (default: 60)"
     parser.add_argument("--seconds", metavar="S", type=_seconds, default=60.0, help=text)
@@ -321,15 +321,16 @@ def _write_report(args: argparse.Namespace, gx: Gx, facts: Facts, text: str) -> 
     """Whether the archive could be written; says what is in it."""
     from . import report
 
-    path = report.default_path(gx) if args.report == Path() else args.report
+    paths = report.places(gx) if args.report == Path() else [args.report]
     print(f"\ncapturing what the cable sends, at most {args.seconds:g} s ...", flush=True)
     taken = report.capture(gx, facts, args.seconds)
     print(taken.text, flush=True)
     files = report.members(gx, f"{text}\n\n{taken.text}\n", taken)
     try:
-        size = report.write(path, files)
+        path, size = report.write_one(paths, files)
     except OSError as error:
-        print(f"the report cannot be written to {path}: {error.strerror}; name another place: --report FILE")
+        where = " or ".join(map(str, paths))
+        print(f"the report cannot be written to {where}: {error.strerror}; name another place: --report FILE")
         return False
     print(f"written: {path} ({size // 1024 + 1} kB) with {', '.join(file.name for file in files)}")
     return True

@@ -10,7 +10,7 @@ import os
 import signal
 import tarfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,10 +46,9 @@ class Taken(NamedTuple):
     text: str
 
 
-def default_path(gx: Gx) -> Path:
-    """Where the archive goes: the current folder, or ``/data`` where that cannot be written."""
-    folder = Path.cwd()
-    return (folder if os.access(folder, os.W_OK) else gx.path("/data")) / f"{NAME}.tgz"
+def places(gx: Gx) -> list[Path]:
+    """Where the archive goes when nothing is said: the current folder, else ``/data``."""
+    return [Path.cwd() / f"{NAME}.tgz", gx.path(f"/data/{NAME}.tgz")]
 
 
 def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
@@ -142,6 +141,20 @@ def members(gx: Gx, text: str, taken: Taken) -> list[Member]:
             folder = "log/" if "/log/" in name else ""
             found.append(Member(folder + Path(name).name, hide(content, secrets).encode()))
     return [*found, *([Member("capture.jsonl", taken.lines)] if taken.lines else [])]
+
+
+def write_one(paths: Sequence[Path], files: Sequence[Member]) -> tuple[Path, int]:
+    """Write the archive to the first of these places that takes it: where, and its size.
+
+    Raises OSError, with the first place's reason.
+    """
+    first: OSError | None = None
+    for path in paths:
+        try:
+            return path, write(path, files)
+        except OSError as error:
+            first = first or error
+    raise first or FileNotFoundError
 
 
 def write(path: Path, files: Iterable[Member]) -> int:

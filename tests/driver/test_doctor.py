@@ -113,7 +113,8 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["no cable is chosen, though /dev/ttyUSB0 says SmartBMSToUSB"], "add auto to [link] devices",
     ),
     "a name that nothing has": (
-        {"usb": Usb("XY", [], []), "bus": Bus(system={})}, ["no cable found: [link] devices = XY"], "use auto",
+        {"usb": Usb("XY", [], []), "bus": Bus(system={})},
+        ["no cable found: [link] devices = XY"], "use auto",
     ),
     "an FTDI without a tty": (
         {"usb": Usb("auto", [], ["1-1 0403:6001 FTDI"]), "bus": Bus(system={})},
@@ -221,7 +222,8 @@ def test_what_stops_the_driver_comes_before_what_disturbs_it(tmp_path: Path) -> 
     file.write_text("[limits]\nmax_charge = 80\n")
     all_wrong = facts(
         services=services(driver=DOWN, vendor=True, hook="none"),
-        usb=NO_CABLE, configuration=load(file, []), bus=bus({"/Control/Dvcc": 0}, System__NrOfModulesOffline=1),
+        usb=NO_CABLE, configuration=load(file, []),
+        bus=bus({"/Control/Dvcc": 0}, System__NrOfModulesOffline=1),
     )  # fmt: skip
     order = [
         "the driver does not run", "no cable found", "the vendor's driver", "no frames come", "DVCC is off",

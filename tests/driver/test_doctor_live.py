@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,22 @@ from dbus_smartbms.driver import SERVICE
 from dbus_smartbms.items import Item, Items
 from smartbms_protocol import encode
 
-FASTER = "import dbus_smartbms.bus as b; b.CONNECT_S = b.CALL_S = 1.0"
+FASTER = "import dbus_smartbms.bus as b; b.CONNECT_S = b.CALL_S = 3.0"
 FEED_S = 0.1
+FULL = """
+import resource, signal
+from dbus_smartbms import report
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+write, before = report.write, resource.getrlimit(resource.RLIMIT_FSIZE)
+def small(*arguments):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        return write(*arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+report.write = small
+"""
+"""Files have room for 100 bytes while the archive is written."""
 CATCHES = """
 import os, signal, sys, time
 def write(*_):
@@ -103,7 +118,11 @@ UDEVADM = "echo DEVNAME=$5; echo ID_MODEL=SmartBMSToUSB; echo VE_SERVICE=ignore"
 
 
 def doctor(
-    *options: str, path: str | None = None, address: str = "unix:path=/nonexistent", before: str = "pass"
+    *options: str,
+    path: str | None = None,
+    address: str = "unix:path=/nonexistent",
+    before: str = "pass",
+    folder: Path | None = None,
 ) -> tuple[int, str]:
     """Status and output; it has to end within the bound, whatever hangs."""
     source = str(rig.ROOT / "dbus-smartbms")
@@ -114,7 +133,8 @@ def doctor(
     ended = subprocess.run(
         [sys.executable, "-c", program, "doctor", *options],
         env=os.environ | {"DBUS_SESSION_BUS_ADDRESS": address} | ({"PATH": path} if path else {}),
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * rig.PATIENCE_S, check=False,
+        cwd=folder, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=2 * rig.PATIENCE_S, check=False,
     )  # fmt: skip
     assert "Traceback" not in ended.stderr, ended.stderr
     print(ended.stdout, ended.stderr)
@@ -194,7 +214,7 @@ def supervising(root: Path, bus: rig.Daemon) -> Iterator[None]:
             supervise.wait(rig.PATIENCE_S)
 
 
-async def run_doctor(*options: str, **more: str) -> tuple[int, str]:
+async def run_doctor(*options: str, **more: Any) -> tuple[int, str]:
     return await asyncio.to_thread(doctor, *options, **more)
 
 
@@ -397,15 +417,60 @@ def test_a_package_that_was_changed_is_named(tmp_path: Path) -> None:
     assert "1 files of the package were changed (version)" in joined(doctor("--root", str(root))[1])
 
 
+def test_the_report_goes_to_the_folder_one_is_in_else_to_data(tmp_path: Path) -> None:
+    root, folder = device(tmp_path), tmp_path / "here"
+    folder.mkdir()
+    doctor("--root", str(root), "--report", folder=folder)
+    assert set(contents(folder / "dbus-smartbms-report.tgz")) > {"report.txt", "dbus-smartbms.ini"}
+    _, text = doctor("--root", str(root), "--report", folder=Path("/proc"))  # where nobody can write
+    assert f"written: {root}/data/dbus-smartbms-report.tgz" in text
+    assert (root / "data/dbus-smartbms-report.tgz").is_file()
+    status, text = doctor("--report", "--root", str(tmp_path / "none"), folder=Path("/proc"))
+    assert status == 1
+    assert f"cannot be written to /proc/dbus-smartbms-report.tgz or {tmp_path}/none/data/" in text
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("signal.signal(signal.SIGUSR1, lambda *_: None)", "wrote none within 0.5 s"),
+        ("pass", "does not know SIGUSR1"),
+    ],
+)
+def test_a_driver_without_a_capture_is_no_reason_for_no_report(
+    tmp_path: Path, script: str, words: str
+) -> None:
+    root, file = device(tmp_path), tmp_path / "report.tgz"
+    source = f"import signal, time; {script}; print('ready', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            path = programs(tmp_path, svstat=f'for i; do echo "$i: up (pid {process.pid}) 99 seconds"; done')
+            soon = "from dbus_smartbms import report; report.CAPTURE_S = 0.5"
+            _, text = doctor("--root", str(root), "--report", str(file), path=path, before=soon)
+            assert process.poll() is None
+        finally:
+            process.kill()
+    assert f"no capture: the driver (pid {process.pid}) {words}" in text
+    assert "capture.jsonl" not in contents(file)
+
+
+def test_a_cable_that_another_program_holds_is_not_captured(tmp_path: Path) -> None:
+    root, file = device(tmp_path), tmp_path / "report.tgz"
+    with rig.Line(root / "dev/ttyUSB0") as line, line.path.open("rb", buffering=0):
+        status, text = doctor("--root", str(root), "--report", str(file))
+    assert status == 1
+    assert f"(pid {os.getpid()})" in text
+    assert "no capture: the cable is held by " in text
+    assert "/dev/ttyUSB0 is held by another program" in joined(text)
+
+
 def test_a_full_disk_is_said_and_the_text_and_the_archive_of_before_are_there(tmp_path: Path) -> None:
     root, file = device(tmp_path), tmp_path / "out" / "report.tgz"
     file.parent.mkdir()
     file.write_bytes(b"the one before")
-    full = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
-    )
-    status, text = doctor("--root", str(root), "--report", str(file), before=full)
+    status, text = doctor("--root", str(root), "--report", str(file), before=FULL)
     assert status == 1
     assert "== verdict" in text
     assert f"the report cannot be written to {file}: File too large; name another place" in text
