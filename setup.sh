@@ -1,6 +1,7 @@
 #!/bin/sh
-# Sets everything up and runs it: `./setup.sh demo`, `./setup.sh test`.
-# Plain sh. Puts everything it makes into .venv beside this file.
+# Sets everything up and runs it. On a desk: `./setup.sh demo`, `./setup.sh test`, all it makes goes into .venv beside
+# this file. On a GX device: `setup.sh install` and the others of service/device.sh.
+# Plain sh.
 set -eu
 
 here=$PWD
@@ -18,6 +19,15 @@ usage: ./setup.sh demo [OPTIONS]   a simulated pack, the driver and a D-Bus of i
        ./setup.sh test OPTIONS     pytest alone, with these options
        ./setup.sh run [OPTIONS]    the driver itself, as dbus-smartbms run
        ./setup.sh bench [OPTIONS]  latency, CPU, memory
+       ./setup.sh build            the archives for a GX device
+
+on a GX device (Venus OS v3.60 or later):
+       setup.sh install            or install again: whatever is missing is put in place
+       setup.sh takeover           install beside the vendor's driver, which is stopped until uninstall
+       setup.sh status             does it run, is it started at boot, which cables
+       setup.sh update ARCHIVE     another version (`-`: the archive comes in)
+       setup.sh doctor [OPTIONS]   what is wrong and what to do; --report makes a file to attach to a question
+       setup.sh uninstall          all but configuration and state; with --purge those too
 
 examples:
   ./setup.sh demo
@@ -91,6 +101,31 @@ print(*project["dependencies"], *project["optional-dependencies"].get(sys.argv[1
 [ $# -gt 0 ] || { usage >&2; exit 2; }
 command=$1
 shift
+case $command in
+install | uninstall | takeover | status | update | doctor | boot | stick-before | stick-after)
+    # shellcheck source=service/device.sh
+    . service/device.sh
+    on_gx || die "this is no GX device (there is no /opt/victronenergy/version); see ./setup.sh --help"
+    ;;
+esac
+case $command in
+install | takeover)
+    "$command"
+    wait_for_service
+    status
+    exit
+    ;;
+uninstall | status | boot | update | doctor)
+    "$command" "$@"
+    exit
+    ;;
+stick-before | stick-after)
+    # shellcheck source=service/stick.sh
+    . service/stick.sh
+    "$(echo "$command" | tr - _)" "$@"
+    exit
+    ;;
+esac
 case $command in
 demo | run | bench | test)
     [ -w . ] || die "cannot write to $PWD; copy or clone it to a folder of your own"

@@ -36,6 +36,7 @@ BELOW = {
     "agreement": {"manuals", "mirror", "settings"},
     "tables": {"manuals", "mirror", "settings"},
     "state": {"mirror", "ratings", "rules", "stages"},
+    "starts": set(), "capture": set(),
     "sag": set(), "voltage": set(), "stages": set(),
     "rules": {"ratings", "sag", "settings", "stages"},
     "limits": {"mirror", "ratings", "rules", "sag", "settings", "stages", "voltage"},
@@ -51,10 +52,10 @@ BELOW = {
     "use": {"bus", "views"},
     "sayer": {"bank", "items", "views"},
     "driver": {
-        "bank", "configuration", "items", "link", "pack", "paths", "presence", "rules", "sayer", "state",
-        "use", "views", "watchdog",
+        "bank", "capture", "configuration", "items", "link", "pack", "paths", "presence", "rules", "sayer",
+        "settings", "starts", "state", "use", "views", "watchdog",
     },
-    "replay": {"bank", "configuration", "items", "link", "pack", "tables", "views"},
+    "replay": {"bank", "capture", "configuration", "items", "link", "pack", "tables", "views"},
     "series": {"bank", "configuration", "limits", "mirror", "pack", "replay"},
     "plot": {"configuration", "ratings", "series"},
     "simulated_bms": set(), "plant": {"simulated_bms"}, "simulator": {"plant", "simulated_bms"},
@@ -117,6 +118,8 @@ def test_nothing_pure_reads_a_clock() -> None:
         "plant",
         "house",
         "simulated_bms",
+        "starts",
+        "capture",
     ):
         assert not imports(PACKAGE / f"{name}.py")[0] & {"time", "asyncio", "datetime"}, name
 

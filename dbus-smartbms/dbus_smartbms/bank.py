@@ -15,7 +15,7 @@ from .configuration import Configuration
 from .limits import Company, Limits, flow_ma
 from .pack import Pack
 from .rules import NO_WISHES, Cap, Wishes, caps_of
-from .settings import Settings
+from .settings import Settings, after_restarts
 from .stages import FLOAT
 
 TICK_S = 1.0
@@ -30,6 +30,7 @@ class Bank:
         self.packs: dict[str, Pack] = {}
         """In an order that does not depend on who came first."""
         self._wishes = NO_WISHES
+        self._restarted = False
         self._memory = parallel.NOTHING
         self._parted: object = None
         self._capacity_mah = 0
@@ -49,6 +50,21 @@ class Bank:
     def settings(self) -> Settings:
         """Those of all packs."""
         return self._configuration.settings
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the driver was restarted again and again: CCL and DCL are then 0.1 C at most."""
+        return self._restarted
+
+    @restarted.setter
+    def restarted(self, restarted: bool) -> None:
+        self._restarted, self._parted = restarted, None
+        self._part()
+
+    def _in_force(self, cable: str | None) -> Settings:
+        """The settings that limits go by, of a pack (of all: None)."""
+        settings = self._configuration.of(cable)
+        return after_restarts(settings) if self._restarted else settings
 
     @property
     def wishes(self) -> Wishes:
@@ -78,7 +94,7 @@ class Bank:
 
     @property
     def caps(self) -> tuple[Cap, Cap]:
-        """The highest CCL and DCL that may be wished for."""
+        """The highest CCL and DCL that may be wished for; those of many restarts pass by themselves."""
         if not self.members:
             return Cap(0, "no frame yet"), Cap(0, "no frame yet")
         return caps_of(self.settings, self._capacity_mah)
@@ -102,7 +118,7 @@ class Bank:
     def pack(self, cable: str) -> Pack:
         """The pack behind a cable; a new one has no say before it has sent frames."""
         if cable not in self.packs:
-            self.packs[cable] = Pack(self._configuration.of(cable), cable)
+            self.packs[cable] = Pack(self._in_force(cable), cable)
             # Shorter names first, so that 10 comes after 2.
             self.packs = dict(sorted(self.packs.items(), key=lambda item: (len(item[0]), item[0])))
             self._parted = None
@@ -140,7 +156,7 @@ class Bank:
         self._step(now)
 
     def _step(self, now: float) -> None:
-        self._memory = parallel.step(self.settings, self._memory, self.packs, now, self._wishes)
+        self._memory = parallel.step(self._in_force(None), self._memory, self.packs, now, self._wishes)
         self._part()
 
     def _part(self) -> None:
@@ -159,7 +175,7 @@ class Bank:
         several = len(memory.members) > 1
         parts = shares.by_capacity(members) if members else {}
         for cable, pack in self.packs.items():
-            pack.settings, pack.wishes = self._configuration.of(cable), self._wishes
+            pack.settings, pack.wishes = self._in_force(cable), self._wishes
             pack.company = Company(several)
             if several and cable in parts:
                 pack.settings = _part_of(pack.settings, pack.capacity_mah, parts[cable])

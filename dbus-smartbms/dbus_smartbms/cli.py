@@ -109,6 +109,12 @@ def _file(text: str) -> Path:
     return Path(text)
 
 
+def _folder(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a folder")
+    return Path(text)
+
+
 def _device_option(parser: argparse.ArgumentParser) -> None:
     text = "serial device, may be given again (default: the cables that say SmartBMSToUSB)"
     parser.add_argument("--device", metavar="PATH", action="append", help=text)
@@ -153,6 +159,8 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
     _device_option(parser)
     text = "where to keep what outlives a restart (default: nowhere)"
     parser.add_argument("--state", metavar="FILE", type=_file, help=text)
+    text = "a folder in RAM: restarts are counted there, and SIGUSR1 writes the last 60 s of all cables to it"
+    parser.add_argument("--runtime", metavar="DIR", type=_folder, help=f"{text} (default: none)")
     _settings_options(parser)
 
 
@@ -176,7 +184,7 @@ def _run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
         return new
 
     async def drive() -> None:
-        await Driver(chosen(configuration), args.state, read_again).run()
+        await Driver(chosen(configuration), args.state, read_again, args.runtime).run()
 
     try:
         asyncio.run(drive())

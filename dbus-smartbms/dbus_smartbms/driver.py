@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from . import __version__, state, watchdog
+from . import __version__, capture, state, watchdog
 from .bank import TICK_S, Bank
 from .configuration import Configuration
 from .items import BankItems
@@ -26,6 +26,8 @@ from .paths import CHARGE_TO_FULL, MAX_CHARGE_CURRENT, MAX_DISCHARGE_CURRENT
 from .presence import Kept, Presence, device_id
 from .rules import Wishes
 from .sayer import Sayer
+from .settings import CAREFUL_RATE
+from .starts import CALM_S, RESTARTS, WINDOW_S, Starts
 from .state import LONGEST_NAME
 from .use import Use
 from .views import Identity
@@ -42,6 +44,8 @@ CATCH_UP_S = 0.1
 """For reading what waited while the process stood still: some 20 frames at the least."""
 STATE_S = 900.0
 """Between two writings of the state file: flash wears out."""
+AGAIN_S = 60.0
+"""After one that failed, as on a full disk."""
 ALL_S = 3.0
 """After the first pack, before the battery appears without one whose cable is there."""
 WISH_S = 1.0, 60.0
@@ -58,8 +62,12 @@ class Driver:
         configuration: Configuration,
         state_file: Path | None = None,
         read_again: Callable[[], Configuration] | None = None,
+        runtime: Path | None = None,
     ) -> None:
-        """``read_again`` reads the configuration anew, at SIGHUP."""
+        """``read_again`` reads the configuration anew, at SIGHUP.
+
+        ``runtime``: a folder in RAM for what is left to the next run, and to whoever looks for a fault.
+        """
         self._read_again = read_again or (lambda: configuration)
         self.bank = Bank(configuration)
         self._link = Link(configuration.settings.devices, self._received, self._opened)
@@ -96,6 +104,10 @@ class Driver:
         self.presence.instance = saved.instance
         if saved.instance is not None:
             self.identity.instance = saved.instance
+        self._runtime = runtime
+        self._starts = Starts(runtime) if runtime else None
+        self._recent = capture.Recent() if runtime else None
+        self._capture_wanted = asyncio.Event()
         self._wished = asyncio.Event()
         self._ended = asyncio.Event()
         self._broken: BaseException | None = None
@@ -114,6 +126,10 @@ class Driver:
         for problem in self.identity.problems:
             log.error("configuration: %s", problem)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        if self._starts is not None:
+            self._starts.begin(self._clock())
+            self._count_restarts(self._starts)
+            loop.add_signal_handler(signal.SIGUSR1, self._capture_wanted.set)
         ending = asyncio.create_task(self._ended.wait(), name="signals")
         tasks = {
             asyncio.create_task(self._link.run(), name="link"),
@@ -121,6 +137,9 @@ class Driver:
             asyncio.create_task(self._tick(), name="tick"),
             asyncio.create_task(self._keep(), name="state"),
         }
+        if self._runtime is not None:
+            file = self._runtime / "capture.jsonl"
+            tasks.add(asyncio.create_task(self._capture(file), name="capture"))
         try:
             done, _ = await asyncio.wait({ending, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {ending}:
@@ -137,6 +156,8 @@ class Driver:
             await self.presence.leave()
             self._keeper.write(self._worth_keeping())
             watchdog.stop()
+        if self._starts is not None:
+            self._starts.end()
         log.info("ended")
 
     def _failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -166,6 +187,24 @@ class Driver:
             logging.getLogger().setLevel(new.settings.level.upper())
         self._announce()
         self._show_packs()
+
+    def _count_restarts(self, starts: Starts) -> None:
+        """After too many restarts go on carefully, until the driver has run calmly."""
+        careful = starts.too_many
+        if careful == self.bank.restarted:
+            return
+        self.bank.restarted = careful
+        self.identity.restarts = ""
+        if careful:
+            self.identity.restarts = (
+                f"The driver was restarted {RESTARTS} times within {WINDOW_S / 60:.0f} minutes: "
+                f"CCL and DCL are at most {CAREFUL_RATE} C until it has run for {CALM_S / 60:.0f} minutes"
+            )
+            log.warning("%s", self.identity.restarts)
+        else:
+            log.info("the driver has run for %.0f minutes: CCL and DCL rise again slowly", CALM_S / 60)
+        self.bank.look_again(self._clock())
+        self._announce()
 
     def _is_named(self, name: str) -> bool:
         """Whether the cable of a pack is one of those that are to be read, plugged in or not."""
@@ -210,6 +249,8 @@ class Driver:
 
     def _received(self, cable: Cable, data: bytes, idle: bool) -> None:
         now, name = self._clock(), cable.identity
+        if self._recent is not None:
+            self._recent.add(name, data, now)
         pack = self.bank.pack(name)
         for frame in pack.feed(data, idle=idle):
             self.bank.take(name, frame, now)
@@ -290,6 +331,9 @@ class Driver:
             if self._clock() - before > 2 * TICK_S:
                 await asyncio.sleep(CATCH_UP_S)
             now = self._clock()
+            if self._starts is not None:
+                self._starts.tick(now)
+                self._count_restarts(self._starts)
             self._use.judge(self.identity, now)
             quiet = [cable for cable, pack in self.bank.packs.items() if pack.readings.age(now) >= TICK_S]
             if quiet:  # else frames have just done all this
@@ -298,18 +342,36 @@ class Driver:
 
     async def _keep(self) -> None:
         """Write down, now and then, what has to outlive this process; in a thread, for flash may be slow."""
-        pause = WISH_S[0]
+        pause, kept = WISH_S[0], True
         while True:
             try:
-                async with asyncio.timeout(STATE_S):
+                async with asyncio.timeout(STATE_S if kept else AGAIN_S):
                     await self._wished.wait()
             except TimeoutError:
                 pause = WISH_S[0]
             self._wished.clear()
             with contextlib.suppress(RuntimeError):  # no thread to be had: the next time
-                await asyncio.to_thread(self._keeper.write, self._worth_keeping())
+                kept = await asyncio.to_thread(self._keeper.write, self._worth_keeping())
             await asyncio.sleep(pause)
             pause = min(2 * pause, WISH_S[1])
+
+    async def _capture(self, file: Path) -> None:
+        """At SIGUSR1 write down the last minute of all cables, in a thread as well."""
+        while True:
+            await self._capture_wanted.wait()
+            self._capture_wanted.clear()
+            now = self._clock()
+            cables = self._recent.pieces(now) if self._recent else {}
+            try:
+                await asyncio.to_thread(capture.write, file, cables, now)
+            except (OSError, RuntimeError) as error:
+                log.warning("the capture %s cannot be written: %s", file, error)
+            else:
+                who = ", ".join(f"{number} is {cable}" for number, cable in enumerate(cables))
+                log.info(
+                    "the last %.0f s of %d cables are in %s%s",
+                    capture.RECENT_S, len(cables), file, f' ("bms" {who})' if who else "",
+                )  # fmt: skip
 
     def _worth_keeping(self) -> state.Saved:
         """What a later run begins with: of packs that were seen earlier, too."""

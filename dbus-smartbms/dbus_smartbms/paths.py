@@ -313,6 +313,7 @@ def _whole_information(whole: Whole) -> Value:
     told = [
         *quiet,
         *odd_texts,
+        *(identity.restarts for _ in (0,) if identity.restarts),
         *("Configuration error: " + problem for problem in identity.problems[:1]),
         *("Settings of the BMS: " + limits.wrong for limits in [whole.limits] if limits and limits.wrong),
         *(identity.in_use_text for _ in (0,) if identity.in_use is False and identity.in_use_text),

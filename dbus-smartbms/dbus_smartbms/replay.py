@@ -21,6 +21,7 @@ from smartbms_protocol import FRAME_SIZE
 
 from . import tables
 from .bank import Bank
+from .capture import as_line
 from .configuration import Configuration
 from .items import BankItems
 from .link import IDLE_S, Cable, Link
@@ -199,11 +200,8 @@ async def record(devices: str, capture: Capture, out: TextIO, seconds: float | N
                 log.info('several cables: "bms" %s', who)
 
     def received(cable: Cable, data: bytes, _idle: bool) -> None:
-        line: dict[str, Any] = {"t": round(time.monotonic() - begin, 3)}
-        if numbers[cable.identity]:
-            line["bms"] = numbers[cable.identity]
         try:
-            out.write(json.dumps(line | {"bytes": data.hex()}) + "\n")
+            out.write(as_line(time.monotonic() - begin, numbers[cable.identity], data))
             out.flush()
             capture.size += len(data)
             capture.pieces += 1

@@ -106,12 +106,19 @@ def caps(settings: Settings, pack: PackState, wishes: Wishes = NO_WISHES) -> tup
 
 def caps_of(settings: Settings, capacity: int, wishes: Wishes = NO_WISHES) -> tuple[Cap, Cap]:
     """The same of a capacity in mAh."""
-    careful = settings.careful
-    charge = _cap(capacity, settings.charge_rate, settings.max_charge_current, "charge_rate" in careful)
-    discharge = _cap(
-        capacity, settings.discharge_rate, settings.max_discharge_current, "discharge_rate" in careful
+    careful, why = settings.careful, _RESTARTED if settings.restarted else _MISTAKE
+    charge = _cap(
+        capacity, settings.charge_rate, settings.max_charge_current, why if "charge_rate" in careful else ""
     )
+    discharge = _cap(
+        capacity, settings.discharge_rate, settings.max_discharge_current,
+        why if "discharge_rate" in careful else "",
+    )  # fmt: skip
     return _wished(charge, wishes.max_charge_current), _wished(discharge, wishes.max_discharge_current)
+
+
+_MISTAKE = "a mistake in the configuration"
+_RESTARTED = "the driver was restarted again and again"
 
 
 def _wished(cap: Cap, amps: float | None) -> Cap:
@@ -121,11 +128,14 @@ def _wished(cap: Cap, amps: float | None) -> Cap:
 
 
 @lru_cache(maxsize=128)
-def _cap(capacity: int, rate: float, amps: float | None, careful: bool) -> Cap:
-    """As configured: in A, else by rate, of a careful rate the lower.  It is the same for hours."""
+def _cap(capacity: int, rate: float, amps: float | None, careful: str) -> Cap:
+    """As configured: in A, else by rate, of a careful rate the lower.  It is the same for hours.
+
+    ``careful``: why the rate is; empty where it is not.
+    """
     by_rate = Cap(int(capacity * rate), f"{rate:g} C of {capacity / 1000:.0f} Ah")
     if careful:
-        by_rate = by_rate._replace(reason=f"{by_rate.reason}: a mistake in the configuration")
+        by_rate = by_rate._replace(reason=f"{by_rate.reason}: {careful}")
     if not capacity:
         by_rate = Cap(0, "the capacity setting of the BMS is 0")
     if amps is None:

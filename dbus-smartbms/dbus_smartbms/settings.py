@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 CAREFUL_RATE = 0.1
-"""C: what stands in for a current cap or a rate that cannot be read."""
+"""C: what stands in for a current cap or a rate that cannot be read, and for both after many restarts."""
 
 
 Points = tuple[tuple[float, float], ...]
@@ -224,6 +224,19 @@ class Settings:
     level: str = "info"
     careful: frozenset[str] = frozenset()
     """Rates that stand in for something unreadable: they cap beside a current in A, not instead."""
+    restarted: bool = False
+    """They are careful because the driver was restarted again and again."""
+
+
+def after_restarts(settings: Settings) -> Settings:
+    """The same with both rates careful: what a driver goes by that was restarted again and again."""
+    return replace(
+        settings,
+        charge_rate=min(CAREFUL_RATE, settings.charge_rate),
+        discharge_rate=min(CAREFUL_RATE, settings.discharge_rate),
+        careful=frozenset({"charge_rate", "discharge_rate"}),
+        restarted=True,
+    )
 
 
 def example() -> str:
@@ -292,5 +305,5 @@ def _points(option: Option, text: str) -> Points | None:
     return tuple(points) if rising == sorted(set(rising)) else None
 
 
-if {option.key for option in OPTIONS} | {"careful"} != {item.name for item in fields(Settings)}:
+if {option.key for option in OPTIONS} | {"careful", "restarted"} != {item.name for item in fields(Settings)}:
     raise TypeError("the rows of OPTIONS and the attributes of Settings differ")

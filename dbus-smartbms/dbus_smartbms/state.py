@@ -199,21 +199,24 @@ class Keeper:
             self.saved = error.saved
             log.warning("%s", error)
 
-    def write(self, saved: Saved) -> None:
-        """Write what is worth it."""
+    def write(self, saved: Saved) -> bool:
+        """Write what is worth it; False where that could not be done, and is worth to be tried again."""
         if self._path is None or _coarse(saved) == _coarse(self.saved):
-            return
+            return True
         with self._lock:  # the last writing may come while a slow one is under way
             try:
                 write(self._path, saved)
             except (OSError, ValueError) as error:
-                text = f"the state file {self._path} cannot be written: {error}"
+                text = f"the state file {self._path} cannot be written, which is tried again: {error}"
                 if text != self._said:
                     log.warning("%s", text)
                 self._said = text
-            else:
-                self.saved = saved
-                self._said = None
+                return False
+            if self._said is not None:
+                log.info("the state file %s is written again", self._path)
+            self.saved = saved
+            self._said = None
+            return True
 
 
 def _coarse(saved: Saved) -> object:

@@ -29,6 +29,8 @@ class Identity:
     """The battery whose cells gui-v2 shows."""
     problems: tuple[str, ...] = ()
     """What was wrong with the configuration."""
+    restarts: str = ""
+    """What many restarts have led to, in words; empty: nothing."""
     in_use: bool | None = None
     """Whether the GX follows our limits; None while that is not known."""
     in_use_text: str | None = None

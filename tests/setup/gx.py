@@ -44,7 +44,7 @@ _ENVIRONMENT = {
 """What a shell over SSH has."""
 _MOUNT_POINTS = "usr dev proc sys run service data media mnt rig var/volatile"
 _LINKS = {
-    "bin": "usr/bin", "sbin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64",
+    "bin": "usr/applets", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64",
     "tmp": "var/volatile/tmp", "home": "var/volatile", "var/log": "/data/log", "var/run": "/run",
     "var/tmp": "volatile/tmp",
 }  # fmt: skip

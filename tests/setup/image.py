@@ -53,13 +53,15 @@ def build(folder: Path) -> Path:
     """Make the image in an empty folder; the folder that becomes ``/usr``."""
     usr = folder / "usr"
     commands = usr / "bin"
-    for path in (commands, usr / "lib", usr / "lib64", usr / "libexec" / "rig"):
+    # What becomes /bin has the applets alone: Python finds its library by where it is called from.
+    for path in (commands, usr / "applets", usr / "lib", usr / "lib64", usr / "libexec" / "rig"):
         path.mkdir(parents=True)
-    (usr / "sbin").symlink_to("bin")
+    (usr / "sbin").mkdir()
     busybox = _copy(_which("busybox"), usr / "libexec" / "busybox")
     has = subprocess.check_output([busybox, "--list"], text=True).split()
     for name in set(APPLETS) & set(has):
-        (commands / name).symlink_to(f"../libexec/{busybox.name}")
+        for folder in (commands, usr / "applets"):
+            (folder / name).symlink_to(f"../libexec/{busybox.name}")
     programs = [busybox]
     programs += [_copy(_which(name), commands / name) for name in STAND_INS if name not in has]
     programs += [_copy(_which(name), commands / name) for name in (*DAEMONTOOLS, *DBUS)]
