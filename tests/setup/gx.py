@@ -152,7 +152,8 @@ class Gx:
     ``data_kib``: how large /data is.  ``version``: of Venus.
 
     Attributes that take effect at the next boot: ``covers`` (path to text: a file that covers one of the
-    root's, for example ``/usr/bin/python3``), ``has_run`` (a writable /run), ``svscan`` (services at all).
+    root's, for example ``/usr/bin/python3``), ``has_run`` (a writable /run), ``svscan`` (services at all),
+    ``clock`` (what time of day it is, for example "1970-01-01 00:00:20"; needs libfaketime).
     """
 
     def __init__(
@@ -162,6 +163,7 @@ class Gx:
         self.covers: dict[str, str] = {}
         self.has_run = True
         self.svscan = True
+        self.clock = ""
         self.cables: dict[str, Cable] = {}
         self._state = data
         self._data_kib = data_kib
@@ -257,16 +259,10 @@ class Gx:
         covers.mkdir()
         for path, text in self.covers.items():
             _put(covers / path.lstrip("/"), text)
+        self._set_clock()
         ttys = [f"{tty}:{cable.number}" for tty, cable in self.cables.items()]
-        command = [
-            "sh",
-            STUBS / "power.sh",
-            str(self._holder.pid),
-            self.folder.resolve(),
-            _image(),
-            covers,
-            *ttys,
-        ]
+        command = ["sh", str(STUBS / "power.sh"), str(self._holder.pid)]
+        command += [str(self.folder.resolve()), str(_image()), str(covers), *ttys]
         with self._console.open("ab") as console:
             self._power = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console, bufsize=0
@@ -274,6 +270,16 @@ class Gx:
         end = time.monotonic() + bound_s
         self._pid = int(self._heard("pid ", end))
         self._heard("booted", end)
+
+    def _set_clock(self) -> None:
+        """Each process begins at that time, and goes on from there; RAM is not older than it."""
+        etc = self.root / "etc"
+        for name in ("ld.so.preload", "faketimerc"):
+            (etc / name).unlink(missing_ok=True)
+        if self.clock:
+            assert image.clocks(), "the package libfaketime is not installed"
+            _put(etc / "ld.so.preload", f"/usr/lib/{image.CLOCK}\n", 0o644)
+            _put(etc / "faketimerc", f"@{self.clock}\n", 0o644)
 
     def _heard(self, word: str, end: float) -> str:
         """What follows a word that the machine says on its way up."""

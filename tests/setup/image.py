@@ -5,33 +5,25 @@ Its one folder is mounted as ``/usr``; everything else of a root is small and ea
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # What Venus builds of busybox: OpenEmbedded's defconfig with Venus's own changes (venus.cfg).  Left out
 # although a GX has them, because nothing of ours may need them: bash, wget, curl, rsync.
-APPLETS = """
-    [ [[ ash awk base64 basename bunzip2 bzcat cat chgrp chmod chown chroot clear cmp cp cpio cut date dc dd df
-    diff dirname dmesg du echo egrep env expr false fgrep find flock free fuser grep groups gunzip gzip head
-    hexdump hostname id ifconfig ifdown ifup ip kill killall less ln logger logname losetup ls md5sum
-    mkdir mkfifo mknod mktemp more mount mountpoint mv nc nice nohup nproc nslookup od patch pgrep pidof ping
-    pivot_root pkill printf ps pstree pwd readlink realpath reboot renice reset rm rmdir route run-parts sed seq
-    setsid sh sha1sum sha256sum shuf sleep sort stat strings stty switch_root sync sysctl tail tar tee telnet
-    test tftp time top touch tr true truncate ts tty umount uname uniq unlink unzip uptime users usleep vi watch
-    wc which who whoami xargs xxd xzcat yes zcat
-""".split()
-
+APPLETS = (Path(__file__).parent / "stubs" / "commands.txt").read_text().split()
 # Those of them that Debian's busybox lacks; this machine's own stand in, with more options than a GX's.
 STAND_INS = ("flock", "mountpoint", "nice", "nohup", "pgrep", "pkill")
 DAEMONTOOLS = (
     "envdir", "envuidgid", "fghack", "multilog", "pgrphack", "readproctitle", "setlock", "setuidgid",
     "softlimit", "supervise", "svc", "svok", "svscan", "svstat", "tai64n", "tai64nlocal",
 )  # fmt: skip
+CLOCK = "libfaketime.so.1"
+"""From Debian's package libfaketime: another time of day for a whole machine.  Does without, too."""
 DBUS = ("dbus-daemon", "dbus-send")
 
 # Modules of the standard library that a GX need not have: OpenEmbedded ships them in packages that
@@ -52,6 +44,11 @@ def missing() -> list[str]:
     return [name for name in needed if not shutil.which(name)]
 
 
+def clocks() -> list[Path]:
+    """Where this computer has the library that changes the time of day; empty if it has none."""
+    return sorted(Path("/usr/lib").glob(f"*/faketime/{CLOCK}"))
+
+
 def build(folder: Path) -> Path:
     """Make the image in an empty folder; the folder that becomes ``/usr``."""
     usr = folder / "usr"
@@ -69,6 +66,7 @@ def build(folder: Path) -> Path:
     programs += [_copy(_which(name), commands / name) for name in STAND_INS if name not in has]
     programs += [_copy(_which(name), commands / name) for name in (*DAEMONTOOLS, *DBUS)]
     programs += _copy_python(usr)
+    programs += [_copy(found, usr / "lib" / CLOCK) for found in clocks()[:1]]
     _copy_libraries(programs, usr)
     return usr
 
@@ -101,10 +99,9 @@ def python() -> Path:
 
 def _copy_python(usr: Path) -> list[Path]:
     source = python()
-    asked = "import json, sys, sysconfig; json.dump([sysconfig.get_path('stdlib'), sys.version_info[:2]], sys.stdout)"
-    library, version = json.loads(subprocess.check_output([source, "-I", "-c", asked]))
-    name = f"python{version[0]}.{version[1]}"
-    target = usr / "lib" / name
+    asked = "import sysconfig; print(sysconfig.get_path('stdlib'))"
+    library = subprocess.check_output([source, "-I", "-c", asked], text=True).strip()
+    target = usr / "lib" / Path(library).name
     shutil.copytree(library, target, ignore=_left_out(Path(library)), symlinks=True)
     program = _copy(source, usr / "bin" / "python3")
     # The stubs have one of their own, for tests in which the GX's Python is covered by another.
@@ -112,15 +109,16 @@ def _copy_python(usr: Path) -> list[Path]:
     return [program, own, *target.glob("lib-dynload/*.so")]
 
 
-def _left_out(library: Path):  # type: ignore[no-untyped-def]
+def _left_out(library: Path) -> Callable[[str, list[str]], list[str]]:
+    """For copytree: the names in a folder that a GX need not have."""
     names = {Path(*name.split(".")) for name in UNPROMISED}
     patterns = re.compile(rf"config-.*|.*-packages|__phello__|({'|'.join(_C_PARTS)}).*\.so")
 
-    def choose(folder: str, entries: list[str]) -> list[str]:
+    def chosen(folder: str, entries: list[str]) -> list[str]:
         below = Path(folder).relative_to(library)
         return [entry for entry in entries if patterns.fullmatch(entry) or _module(below, entry) in names]
 
-    return choose
+    return chosen
 
 
 def _module(below: Path, entry: str) -> Path:
@@ -129,7 +127,7 @@ def _module(below: Path, entry: str) -> Path:
         below = below.parent
     if below.name == "lib-dynload":
         below = below.parent
-    return below / entry.split(".")[0]
+    return below / entry.partition(".")[0]
 
 
 # Libraries

@@ -48,7 +48,7 @@ def read(folder: Path, name: str = "", contents: Contents | None = None) -> dict
 
 def _walk(path: str, name: str, contents: Contents | None) -> Iterator[tuple[str, Entry]]:
     try:
-        entry = _entry(path, contents)
+        entry = look(path, contents)
         yield name, entry
         if entry.kind == "folder":
             for child in sorted(os.listdir(path)):  # noqa: PTH208  bare names: this is the hot loop
@@ -57,7 +57,8 @@ def _walk(path: str, name: str, contents: Contents | None) -> Iterator[tuple[str
         return
 
 
-def _entry(path: str, contents: Contents | None) -> Entry:
+def look(path: str, contents: Contents | None) -> Entry:
+    """One name as it is now; FileNotFoundError if it has gone."""
     status = os.lstat(path)
     kind = _KINDS[stat.S_IFMT(status.st_mode)]
     size, what = 0, ""

@@ -1,9 +1,13 @@
 """A small udev: a table of properties for each tty, and the rules that make them.
 
-Understands of the rules' language what serial-starter's, the vendor's and our rules are written in; anything else
-is an error, said on stderr and in the log of calls, and its rule is not applied.  As in eudev: files of
-all folders in the order of their names, and rules are read at boot and with ``control --reload`` only.
+Understands of the rules' language what serial-starter's, the vendor's and our rules are written in; anything
+else is an error, said on stderr and in the log of calls, and its rule is not applied.  As in eudev: the files
+of all folders in the order of their names; all matches of a rule come before its assignments; nothing is kept
+from one event to the next.  Stricter than eudev: rules are read at boot and with ``control --reload`` only,
+never because a folder has changed.  Less: events are handled at once, so ``trigger`` waits for them.
 """
+
+from __future__ import annotations
 
 import fnmatch
 import getopt
@@ -12,11 +16,15 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 RULES = [Path("/etc/udev/rules.d"), Path("/run/udev/rules.d"), Path("/lib/udev/rules.d")]
 """A name in an earlier one hides the same name in a later one."""
 TABLE = Path("/rig/udev")
+Token = tuple[str, str, str, str]
+"""Key, attribute (empty if it has none), operator, value."""
 CALLS = Path("/rig/calls")
 CLASS = Path("/sys/class/tty")
 TOKEN = re.compile(r'\s*([A-Z]+)(?:\{([^}]*)\})?\s*(==|!=|\+=|:=|=)\s*"([^"]*)"\s*(?:,|$)')
@@ -29,21 +37,23 @@ class BadRuleError(Exception):
 # Rules
 
 
-def parse(line):
-    """The tokens of a rule: (key, attribute, operator, value)."""
-    tokens, at = [], 0
+def parse(line: str) -> list[Token]:
+    """The tokens of a rule."""
+    tokens: list[Token] = []
+    at = 0
     while at < len(line):
         match = TOKEN.match(line, at)
         if not match:
             raise BadRuleError(f"cannot read {line[at:]!r}")
-        tokens.append(match.groups())
+        key, attribute, operator, value = match.groups()
+        tokens.append((key, attribute or "", operator, value))
         at = match.end()
     return tokens
 
 
-def load():
+def load() -> None:
     """Read all rules, and keep what was read until it is read again."""
-    files = {}
+    files: dict[str, Path] = {}
     for folder in reversed(RULES):
         files.update({path.name: path for path in folder.glob("*.rules")})
     rules = []
@@ -58,29 +68,30 @@ def load():
     (TABLE / "rules").write_text(json.dumps(rules))
 
 
-def complain(text):
+def complain(text: str) -> None:
     call(f"udev error {text}")
     print(text, file=sys.stderr)
 
 
-def matches(pattern, value):
+def matches(pattern: str, value: str) -> bool:
     """eudev's globs: ``|`` between several; a device without the property has it empty."""
     return any(fnmatch.fnmatchcase(value, one) for one in pattern.split("|"))
 
 
-def apply(rules, device):
+def apply(rules: list[list[Token]], device: Device) -> list[str]:
     """Run a device through all rules.  Its properties change; its links are returned."""
-    links, skip_to = [], None
+    links: list[str] = []
+    skip_to = ""
     for rule in rules:
-        labels = [value for key, _, _, value in rule if key == "LABEL"]
-        if skip_to is not None and skip_to not in labels:
+        if skip_to and not any(token[0] == "LABEL" and token[3] == skip_to for token in rule):
             continue
-        skip_to = None
+        skip_to = ""
+        if not all(device.is_such(*token) for token in rule if token[2] in ("==", "!=")):
+            continue
         for key, attribute, operator, value in rule:
-            if operator in ("==", "!="):
-                if any(matches(value, one) for one in device.looked_at(key, attribute)) != (operator == "=="):
-                    break
-            elif key == "ENV":
+            if operator in ("==", "!=", ":="):
+                continue
+            if key == "ENV":
                 device.properties[attribute] = value.replace("%k", device.tty)
             elif key == "SYMLINK":
                 links.append(value.replace("%k", device.tty))
@@ -97,29 +108,29 @@ def apply(rules, device):
 class Device:
     """A tty as sysfs has it: only what rules look at."""
 
-    def __init__(self, tty, action):
+    def __init__(self, tty: str, action: str) -> None:
         self.tty = tty
-        self.parents = []
+        self.parents: list[Path] = []
         place = CLASS / tty
         if (place / "device").exists():
             self.parents = [(place / "device").resolve(), *(place / "device").resolve().parents]
         self.properties = {"DEVNAME": f"/dev/{tty}", "SUBSYSTEM": "tty", "ACTION": action}
         self.usb = next((one for one in self.parents if (one / "idVendor").exists()), None)
         if self.usb:
-            self.properties.update(self.usb_id())
+            self.properties.update(self.usb_id(self.usb))
 
-    def read(self, folder, name):
+    def read(self, folder: Path, name: str) -> str:
         try:
             return (folder / name).read_text().strip()
         except OSError:
             return ""
 
-    def usb_id(self):
+    def usb_id(self, usb: Path) -> dict[str, str]:
         """What udev's usb_id says: spaces become ``_``."""
         model, maker, serial = (
-            self.read(self.usb, name).replace(" ", "_") for name in ("product", "manufacturer", "serial")
+            self.read(usb, name).replace(" ", "_") for name in ("product", "manufacturer", "serial")
         )
-        vendor, product = self.read(self.usb, "idVendor"), self.read(self.usb, "idProduct")
+        vendor, product = self.read(usb, "idVendor"), self.read(usb, "idProduct")
         found = {
             "ID_BUS": "usb",
             "ID_MODEL": model or product,
@@ -131,7 +142,11 @@ class Device:
         }
         return found | ({"ID_SERIAL_SHORT": serial} if serial else {})
 
-    def looked_at(self, key, attribute):
+    def is_such(self, key: str, attribute: str, operator: str, value: str) -> bool:
+        """Whether a match of a rule holds."""
+        return any(matches(value, one) for one in self.looked_at(key, attribute)) == (operator == "==")
+
+    def looked_at(self, key: str, attribute: str) -> list[str]:
         """The values that a match compares; of the parents' keys any one may do."""
         if key == "ENV":
             return [self.properties.get(attribute, "")]
@@ -148,11 +163,11 @@ class Device:
         return [known.get(key, "")]
 
 
-def ttys():
+def ttys() -> list[str]:
     return sorted(path.name for path in CLASS.iterdir())
 
 
-def boot():
+def boot() -> None:
     """RAM is empty: nothing is known, no rule is read."""
     TABLE.mkdir(exist_ok=True)
     for path in TABLE.iterdir():
@@ -160,7 +175,7 @@ def boot():
     load()
 
 
-def event(action, tty):
+def event(action: str, tty: str) -> None:
     """The kernel, or a trigger, says that something is with a tty."""
     call(f"uevent {action} {tty}")
     before = stored(tty)
@@ -186,26 +201,33 @@ def event(action, tty):
             link.symlink_to(os.path.relpath(f"/dev/{tty}", link.parent))
 
 
-def stored(tty):
+def stored(tty: str) -> dict[str, Any]:
+    """What the table has of a tty: its properties and links; empty if nothing."""
     try:
-        return json.loads((TABLE / f"{tty}.json").read_text())
+        found: dict[str, Any] = json.loads((TABLE / f"{tty}.json").read_text())
     except FileNotFoundError:
         return {}
+    return found
 
 
 # udevadm
 
 
-def call(text):
+def call(text: str) -> None:
     with CALLS.open("a") as file:
         file.write(text + "\n")
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     call(" ".join(["udevadm", *arguments]))
     verb = arguments[0] if arguments else ""
     behave(verb)
-    verbs = {"control": control, "trigger": trigger, "info": info, "settle": lambda _: 0}
+    verbs: dict[str, Callable[[list[str]], int]] = {
+        "control": control,
+        "trigger": trigger,
+        "info": info,
+        "settle": lambda _: 0,
+    }
     if verb not in verbs:
         print(f"udevadm: unknown command {verb!r}", file=sys.stderr)
         return 1
@@ -216,7 +238,7 @@ def main(arguments):
         return 1
 
 
-def behave(verb):
+def behave(verb: str) -> None:
     for name in ("udevadm", f"udevadm {verb}"):
         try:
             how = Path("/rig/behave", name).read_text()
@@ -227,7 +249,7 @@ def behave(verb):
         sys.exit(1)
 
 
-def control(arguments):
+def control(arguments: list[str]) -> int:
     """``--reload`` (``--reload-rules``, ``-R``) and nothing else."""
     if arguments and set(arguments) <= {"--reload", "--reload-rules", "-R"}:
         load()
@@ -236,7 +258,7 @@ def control(arguments):
     return 1
 
 
-def trigger(arguments):
+def trigger(arguments: list[str]) -> int:
     """With or without choice of devices; an action that is not named is "change".
 
     As in eudev, ``-n`` is a dry run; a name is asked for with ``--name-match``, or without any option.
@@ -268,14 +290,14 @@ def trigger(arguments):
     return 0
 
 
-def is_below(tty, name):
+def is_below(tty: str, name: str) -> bool:
     """Whether a tty is a device, or hangs on one, that is named by its node or by its place in /sys."""
     if not name.startswith("/sys/"):
         return Path(name).name == tty
     return (CLASS / tty).resolve().is_relative_to(Path(name).resolve())
 
 
-def info(arguments):
+def info(arguments: list[str]) -> int:
     """One device: its properties (``-q property``), or with a mark before each (``-q all``)."""
     options, named = getopt.gnu_getopt(arguments, "q:n:p:", ["query=", "name=", "path="])
     query = "all"
