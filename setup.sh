@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sets everything up and runs it. On a desk: `./setup.sh demo`, `./setup.sh test`, all it makes goes into .venv beside
-# this file. On a GX device: `setup.sh install` and the others of service/device.sh.
+# this file, archives into dist. On a GX device: `setup.sh install` and the others of service/device.sh.
 # Plain sh.
 set -eu
 
@@ -19,7 +19,7 @@ usage: ./setup.sh demo [OPTIONS]   a simulated pack, the driver and a D-Bus of i
        ./setup.sh test OPTIONS     pytest alone, with these options
        ./setup.sh run [OPTIONS]    the driver itself, as dbus-smartbms run
        ./setup.sh bench [OPTIONS]  latency, CPU, memory
-       ./setup.sh build            the archives for a GX device
+       ./setup.sh build            the archives for a GX device, in dist
 
 on a GX device (Venus OS v3.60 or later):
        setup.sh install            or install again: whatever is missing is put in place
@@ -127,7 +127,7 @@ stick-before | stick-after)
     ;;
 esac
 case $command in
-demo | run | bench | test)
+demo | run | bench | test | build)
     [ -w . ] || die "cannot write to $PWD; copy or clone it to a folder of your own"
     ;;
 esac
@@ -148,6 +148,11 @@ bench)
     need dbus-daemon dbus
     make_venv test
     exec "$venv/bin/python" bench/bench.py "$@"
+    ;;
+build)
+    [ -e packaging/build.py ] || die "this folder came out of an archive; build from a clone of the project"
+    make_venv
+    exec "$venv/bin/python" packaging/build.py "$@"
     ;;
 test)
     need dbus-daemon dbus

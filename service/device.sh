@@ -18,6 +18,7 @@
 # The configuration and the state (/data/conf/dbus-smartbms.ini, .state) are the user's and the driver's:
 # nothing here makes them, and only `uninstall --purge` removes them.
 
+# No `: >file`: where that cannot be written, a special built-in like `:` ends the whole shell.
 set +e # each step says itself what its failure means
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 name=dbus-smartbms
@@ -156,10 +157,12 @@ place_package() { # the package in $PWD becomes the one in use; sets $changed
     in_use=$(readlink "$app" || :)
     target=.$name-$(cat version)-$(digest .)
     [ "$PWD" != "$apps/$in_use" ] || return 0
-    if [ "$in_use" = "$target" ]; then
+    case $in_use in
+    "$target" | "$target-again")
         ! (cd "$apps/$in_use" && [ -z "$(damaged)" ]) || return 0
-        target=$target-again
-    fi
+        [ "$in_use" != "$target" ] || target=$target-again # what is in use is damaged: beside it
+        ;;
+    esac
     [ ! -e "$app" ] || [ -L "$app" ] || give_up "$app was not made by this installer. Move it away, then install again."
     mkdir -p "$apps" && rm -rf "${apps:?}/$target" || give_up "$(no_write "$apps")"
     case $PWD in
@@ -278,6 +281,7 @@ reload() { bounded udevadm control --reload || tell "udev did not read its rules
 
 place_rule() { # and, where it is new, take the ttys from serial-starter
     [ "$(cat "$rule" 2>/dev/null)" != "$(rule_text)" ] || return 0
+    mkdir "$rules" 2>/dev/null && touch "$ram/made-rules.d"
     if ! { mkdir -p "$rules" && rule_text >"$rule.new" && mv -f "$rule.new" "$rule"; }; then
         tell "cannot write $rule: serial-starter will probe the cable"
         return 0
@@ -340,7 +344,7 @@ vendor_services() { ls -d $vendor_service /service/smartbms-dbus.* 2>/dev/null; 
 quiet_vendor() {
     [ -e "$conf.takeover" ] || return 0
     for one in $(vendor_services); do
-        [ -e "$one/down" ] || { : >"$one/down" && : >"$one/.$name"; }
+        [ -e "$one/down" ] || touch "$one/down" "$one/.$name"
         svc -d "$one" 2>/dev/null || :
     done
 }
@@ -354,8 +358,8 @@ free_vendor() {
 }
 
 remove_rest() {
+    [ ! -e "$ram/made-rules.d" ] || rmdir "$rules" 2>/dev/null
     rm -rf "$ram" "$logs" "$conf.takeover" "$rule.new"
-    rmdir "$rules" /run/udev 2>/dev/null || :
     [ "$1" != --purge ] || rm -f "$conf.ini" "$conf.state"
 }
 
@@ -399,12 +403,13 @@ install() {
 takeover() { # install, and stop the vendor's driver for as long as this one is installed
     reason=$(first_reason too_old hook_unfit damaged no_room)
     [ -z "$reason" ] || refuse "$reason"
-    mkdir -p "${conf%/*}" && : >"$conf.takeover" && sync || refuse "cannot write $conf.takeover"
+    mkdir -p "${conf%/*}" && touch "$conf.takeover" && sync || refuse "cannot write $conf.takeover"
     install
     tell "The vendor's driver is stopped; uninstall gives it back."
 }
 
 wait_for_service() { # svscan looks every five seconds
+    pidof svscan >/dev/null || return 0 # the device is still booting
     tenths=150
     while [ "$tenths" -gt 0 ] && ! svok "$service"; do
         tenths=$((tenths - 1))
@@ -430,12 +435,15 @@ status() { # 0 where the driver runs
         echo "NOT started at boot: ${reason:-$hook has no line for it. Install again: sh $app/setup.sh install}"
     fi
     for tty in $(our_ttys); do
-        echo "cable: /dev/$tty $(property "$tty" ID_MODEL) $(property "$tty" ID_SERIAL_SHORT)" \
-            "$([ ! -e "/dev/serial-starter/$tty" ] || echo ', but serial-starter has it too')"
+        echo "cable: /dev/$tty $(property "$tty" ID_MODEL) $(property "$tty" ID_SERIAL_SHORT)$(
+            [ ! -e "/dev/serial-starter/$tty" ] || echo ', but serial-starter has it too'
+        )"
     done
     [ -n "$(our_ttys)" ] || echo "cable: none found"
     [ ! -e "$conf.takeover" ] || echo "the vendor's driver is stopped by this one"
-    tail -n 3 "$logs/current" 2>/dev/null | cut -d ' ' -f 2-
+    for folder in "$logs" "$ram/log"; do # the second where /data cannot be written
+        [ ! -e "$folder/current" ] || tail -n 3 "$folder/current" | cut -d ' ' -f 2-
+    done
     return "$running"
 }
 
@@ -486,7 +494,7 @@ uninstall() { # uninstall [--purge]
 }
 
 boot() { # called by the boot hook, before svscan and serial-starter
-    mkdir -p "$ram" 2>/dev/null && exec >"$ram/boot.log" 2>&1
+    mkdir -p "$ram" 2>/dev/null && touch "$ram/boot.log" && exec >"$ram/boot.log" 2>&1
     if [ -e "$removed" ]; then
         uninstall "$(cat "$removed")"
         return 0

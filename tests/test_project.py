@@ -15,15 +15,23 @@ from dbus_smartbms.configuration import load
 
 PACKAGE = rig.ROOT / "dbus-smartbms" / "dbus_smartbms"
 
-# Standard modules that are on every GX device, from Venus OS's build recipes.
+# Standard modules that are on every GX device, from Venus OS's build recipes. dbus-next needs urllib, which
+# is in python3-core; pyserial needs glob, which is in python3-shell, which python3-io needs. (tarfile:
+# OpenEmbedded's manifest of Python has it in one package with zipfile, and the core depends on that.)
 ON_A_GX = {
-    "__future__", "argparse", "asyncio", "collections", "concurrent", "contextlib", "dataclasses", "enum",
-    "errno",
-    "faulthandler", "functools", "importlib", "itertools", "json", "logging", "math", "operator", "os",
-    "pathlib", "re", "select", "shutil", "signal", "struct", "subprocess", "sys", "tempfile",
-    "termios", "threading", "time", "typing", "weakref", "xml",
+    "__future__", "argparse", "asyncio", "collections", "concurrent", "contextlib", "dataclasses",
+    "encodings", "enum", "errno", "faulthandler", "functools", "glob", "importlib", "io", "itertools", "json",
+    "logging", "math", "operator", "os", "pathlib", "re", "select", "shutil", "signal", "stat", "struct",
+    "subprocess", "sys", "tarfile", "tempfile", "termios", "textwrap", "threading", "time", "typing",
+    "urllib", "weakref", "xml",
 }  # fmt: skip
-TRAVELLING = {"serial", "serial_asyncio", "smartbms_protocol"}
+NOT_PROMISED = {
+    "compileall", "curses", "difflib", "getpass", "importlib.metadata", "importlib.resources", "mmap",
+    "multiprocessing", "pty", "resource", "sqlite3", "statistics", "syslog", "tomllib", "tty", "unittest",
+    "zoneinfo",
+}  # fmt: skip
+"""Standard modules that a GX may be without: Venus OS has the library in pieces."""
+TRAVELLING = {"dbus_next", "serial", "serial_asyncio", "smartbms_protocol"}
 NOT_ON_A_GX = {"simulator", "plant", "simulated_bms", "house", "demo", "plot", "series"}
 """Modules of ours that a GX never runs."""
 
@@ -55,6 +63,12 @@ BELOW = {
         "bank", "capture", "configuration", "items", "link", "pack", "paths", "presence", "rules", "sayer",
         "settings", "starts", "state", "use", "views", "watchdog",
     },
+    "gx": set(),
+    "usb": {"gx", "link"},
+    "survey": {"bus", "use"},
+    "findings": {"configuration", "gx", "link", "survey", "usb", "use"},
+    "doctor": {"configuration", "findings", "gx", "survey", "usb", "use"},
+    "report": {"findings", "gx", "link", "replay"},
     "replay": {"bank", "capture", "configuration", "items", "link", "pack", "tables", "views"},
     "series": {"bank", "configuration", "limits", "mirror", "pack", "replay"},
     "plot": {"configuration", "ratings", "series"},
@@ -63,7 +77,7 @@ BELOW = {
     "demo": {"bus", "driver"},
     "cli": {
         "configuration", "logs", "settings", "driver", "replay", "plot", "simulator", "demo", "paths",
-        "series", "tables",
+        "series", "tables", "doctor", "findings", "gx", "report",
     },
 }  # fmt: skip
 """What each module may import of ours: dependencies point one way."""

@@ -211,6 +211,11 @@ class Connection:
         """Give a name back."""
         await self.call(*_DAEMON, "ReleaseName", "s", name)
 
+    async def names(self) -> list[str]:
+        """The names of all services on the bus, those of bare connections left out."""
+        answer = await self.call(*_DAEMON, "ListNames")
+        return sorted(name for name in answer or () if not name.startswith(":"))
+
     async def get_items(self, service: str) -> dict[str, dict[str, Any]]:
         """All items of a service: path to ``{"Value": ..., "Text": ...}``."""
         answer: dict[str, dict[str, Any]] = await self.call(service, "/", BUS_ITEM, "GetItems")

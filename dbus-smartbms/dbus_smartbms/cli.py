@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -14,10 +15,14 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import __version__, logs, settings
 from .configuration import Configuration, load
+
+if TYPE_CHECKING:
+    from .findings import Facts
+    from .gx import Gx
 
 _DESCRIPTION = r"""Driver for the 123\SmartBMS on a Victron GX device: reads the "123\SmartBMS to USB" cable
 and publishes cells, alarms and charge limits as a com.victronenergy.battery service."""
@@ -29,6 +34,7 @@ _EXAMPLES = """examples:
   dbus-smartbms record --output capture.jsonl         what the cable sends, to look at later
   dbus-smartbms replay < capture.jsonl                the limits that the driver would have set
   dbus-smartbms plot capture.jsonl                    the same as a picture
+  dbus-smartbms doctor                                on a GX device: what is wrong, and what to do
   dbus-smartbms COMMAND --help                        the options of a command
 """
 
@@ -133,7 +139,7 @@ def _configuration(args: argparse.Namespace, parser: argparse.ArgumentParser) ->
         parser.error(str(error))
     logs.start(configuration.settings.level)
     if args.config is not None and not args.config.exists():
-        log.warning("there is no configuration file %s: defaults are used", args.config)
+        log.info("there is no configuration file %s: defaults are used", args.config)
     return configuration
 
 
@@ -280,6 +286,64 @@ def _config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return 1 if configuration.problems else 0
 
 
+def _archive(text: str) -> Path:
+    from .report import ENDINGS
+
+    if not text.endswith(ENDINGS) or Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of an archive ({', '.join(ENDINGS)})")
+    return Path(text)
+
+
+def _doctor_options(parser: argparse.ArgumentParser) -> None:
+    text = "also write an archive to attach (default: dbus-smartbms-report.tgz in this folder, else in /data)"
+    parser.add_argument("--report", metavar="FILE", nargs="?", type=_archive, const=Path(), help=text)
+    text = "how long to capture where the driver does not run, at most 600 (default: 60)"
+    parser.add_argument("--seconds", metavar="S", type=_seconds, default=60.0, help=text)
+    text = "where the device's files are (default: /)"
+    parser.add_argument("--root", metavar="DIR", type=Path, default=Path("/"), help=text)
+
+
+def _doctor(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if args.seconds > 600:
+        parser.error("argument --seconds: at most 600")
+    try:
+        from . import doctor, findings
+        from .gx import Gx, hide
+    except ImportError as error:
+        parser.exit(1, f"dbus-smartbms doctor: the package is not whole ({error}); install it again\n")
+    logs.start("error")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that does not know a letter of a name
+    gx = Gx(args.root.absolute())
+    facts = doctor.gather(gx)
+    text = hide("\n".join(doctor.report(facts)), gx.secrets())
+    with contextlib.suppress(BrokenPipeError):  # the archive is written nevertheless
+        print(text, flush=True)
+    written = True
+    if args.report is not None:
+        written = _write_report(args, gx, facts, text)
+    return 0 if written and not findings.findings(facts) else 1
+
+
+def _write_report(args: argparse.Namespace, gx: Gx, facts: Facts, text: str) -> bool:
+    """Whether the archive could be written; says what is in it."""
+    from . import report
+
+    paths = report.places(gx) if args.report == Path() else [args.report]
+    print(f"\ncapturing what the cable sends, at most {args.seconds:g} s ...", flush=True)
+    taken = report.capture(gx, facts, args.seconds)
+    print(taken.text, flush=True)
+    files = report.members(gx, f"{text}\n\n{taken.text}\n", taken)
+    try:
+        path, size = report.write_one(paths, files)
+    except OSError as error:
+        where = " or ".join(map(str, paths))
+        print(f"the report cannot be written to {where}: {error.strerror}; name another place: --report FILE")
+        return False
+    print(f"written: {path} ({size // 1024 + 1} kB) with {', '.join(file.name for file in files)}")
+    return True
+
+
 def _demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cells", type=_cells, default=16, help="number of cells, 2 to 255 (default: 16)")
     parser.add_argument("--seconds", metavar="S", type=_seconds, help="how long (default: until Ctrl-C)")
@@ -374,6 +438,9 @@ COMMANDS = (
     Command("config", "check the configuration, show what is in force, print the example",
             "dbus-smartbms config check /data/conf/dbus-smartbms.ini",
             _config_options, _config),
+    Command("doctor", "look at a GX device: cable, service, configuration, bus, log, and say what is wrong",
+            "dbus-smartbms doctor --report",
+            _doctor_options, _doctor),
     Command("simulate", "a simulated pack on a serial line",
             "dbus-smartbms simulate --chemistry LFP --cells 16 --load 2000",
             _simulate_options, _simulate),

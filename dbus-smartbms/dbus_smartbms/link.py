@@ -136,6 +136,11 @@ def find_cables(devices: str, ports: dict[str, Port]) -> list[Port]:
     )
 
 
+def unprogrammed(port: Port) -> bool:
+    """Whether it may be a cable of the BMS that was never programmed: its chip, and nobody else's name."""
+    return port.ftdi and not _VICTRON.search(f"{port.maker} {port.model}")
+
+
 def _where(name: str) -> str | None:
     """Where a path leads; None where nothing is."""
     try:
@@ -393,7 +398,7 @@ class Link:
         """With "auto", tell of a device that may be ours and does not say so."""
         chosen = {port.path for port in found}
         for port in ports.values() if AUTO in split(self._devices) else ():
-            if not port.ftdi or port.path in chosen or _VICTRON.search(f"{port.maker} {port.model}"):
+            if port.path in chosen or not unprogrammed(port):
                 continue
             if self._is_new("a hint", port.serial_number or port.path):
                 log.info(

@@ -68,11 +68,15 @@ class Use:
     def _look(self) -> tuple[bool | None, str | None]:
         if DVCC not in self.values or ACTIVE_BMS not in self.values:
             return None, None
-        if self.values[DVCC] is None:
-            return None, None
-        if not self.values[DVCC]:
-            return False, "DVCC is off: the GX does not follow our limits (Settings, DVCC)"
-        bms = self.values[ACTIVE_BMS]
-        if bms != self._name:
-            return False, f"the GX follows another BMS: {bms or 'none'} (Settings, DVCC, Controlling BMS)"
-        return True, "the GX follows our limits"
+        return judge(self._name, self.values[DVCC], self.values[ACTIVE_BMS])
+
+
+def judge(name: str, dvcc: object, bms: object) -> tuple[bool | None, str | None]:
+    """Whether the GX follows the limits of service ``name``, in words too; None where it does not say."""
+    if dvcc is None:
+        return None, None
+    if not dvcc:
+        return False, "DVCC is off: the GX does not follow our limits (Settings, DVCC)"
+    if bms != name:
+        return False, f"the GX follows another BMS: {bms or 'none'} (Settings, DVCC, Controlling BMS)"
+    return True, "the GX follows our limits"

@@ -9,7 +9,7 @@ import os
 import shutil
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,15 @@ from setup.tree import Entry
 
 RULE = 'ACTION!="remove", SUBSYSTEM=="tty", ENV{ID_BUS}=="usb", ENV{ID_MODEL}=="SmartBMSToUSB", '
 IGNORE = RULE + 'ENV{VE_SERVICE}="ignore"\n'
+
+
+@pytest.fixture
+def gx(tmp_path: Path) -> Iterator[Gx]:
+    """A machine that is off, with a new device's /data."""
+    if why_not():
+        pytest.skip(why_not())
+    with Gx(tmp_path / "gx") as machine:
+        yield machine
 
 
 def test_where_there_are_no_machines_it_is_said_aloud(capsys: pytest.CaptureFixture[str]) -> None:
@@ -548,7 +557,7 @@ def test_a_picture_shows_every_change(gx: Gx) -> None:
 def test_a_state_comes_back_as_it_was(gx: Gx, tmp_path: Path) -> None:
     gx.boot()
     gx.run(
-        "mkdir -m 700 /data/a; cd /data/a; echo x >text; chmod 444 text; ln -s nowhere link; touch -d 2001-01-01 ."
+        "mkdir -m 700 /data/a; cd /data/a; echo x >text; chmod 444 text; ln -s no link; touch -d 2001-01-01 ."
     )
     gx.power_cut()
     state = gx.state()

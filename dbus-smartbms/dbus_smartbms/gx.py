@@ -1,0 +1,340 @@
+"""The GX device as ``doctor`` finds it: its files, its services, its log.  Everything is only read.
+
+All paths lie below a root, which on the device is ``/``; what is said of them is without it.  Nothing here
+waits for ever: commands and whole sections have a time limit, files are read up to a size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+_T = TypeVar("_T")
+
+APP = "/data/apps/dbus-smartbms"
+CONFIGURATION, STATE = "/data/conf/dbus-smartbms.ini", "/data/conf/dbus-smartbms.state"
+TAKEOVER = "/data/conf/dbus-smartbms.takeover"
+"""The user said that the vendor's driver is to make way for this one."""
+RUNTIME = "/run/dbus-smartbms"
+HOOK = "/data/rcS.local"
+DISABLED = ".disabled"
+"""What the GUI puts behind the name of a hook that it switches off."""
+RULE = "/run/udev/rules.d/zz-dbus-smartbms.rules"
+SERVICE, SERVICE_LOG = "/service/dbus-smartbms", "/service/dbus-smartbms/log"
+VENDOR = "/data/123SmartBMS-Venus"
+VENDOR_SERVICES = ("123SmartBMS-Venus", "smartbms-dbus.*")
+LOGS = ("/var/log/dbus-smartbms", "/data/log/dbus-smartbms")
+"""The first is a link to the second, as it is on a GX."""
+COMMAND_S = 3.0
+LARGEST = 65_536
+_TAI = (1 << 62) + 10
+"""multilog's second 0 (libtai's ``tai_now``: 10 s and no leap seconds after that)."""
+_STAMP = re.compile("@([0-9a-f]{16})([0-9a-f]{8}) ?")
+
+
+def bounded(work: Callable[[], _T], seconds: float) -> _T:
+    """Run in a thread of its own, which ends with the process: one that hangs holds up nothing.
+
+    Raises what the work raises, and TimeoutError.
+    """
+    results: list[_T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001  it is raised where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="doctor", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"no answer within {seconds:g} s")
+    return results[0]
+
+
+def command(*words: str, folder: Path | None = None, seconds: float = COMMAND_S) -> str:
+    """What a program prints, whatever its status.
+
+    Raises OSError, with a sentence, for one that hangs or is missing.
+    """
+    path = os.environ.get("PATH", "") + ":/usr/bin:/bin:/usr/sbin:/sbin"
+    try:
+        process = subprocess.Popen(
+            words, cwd=folder, env=os.environ | {"PATH": path, "LC_ALL": "C"}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise ChildProcessError(f"there is no {words[0]}") from None
+    try:
+        return process.communicate(timeout=seconds)[0].decode(errors="replace")
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # not even that ends one that waits for a disk
+            process.communicate(timeout=1)
+        raise ChildProcessError(f"{words[0]} does not end within {seconds:g} s") from None
+
+
+class Machine(NamedTuple):
+    """The device and what is installed; None: the file is not there."""
+
+    package: str | None
+    """The folder that the app's link leads to, which has version and digest in its name."""
+    damaged: list[str] | None
+    """Files of the package that are not as they were shipped; None: not known."""
+    venus: list[str] | None
+    """``/opt/victronenergy/version``: version, image, build (a timestamp)."""
+    machine: str | None
+    model: str | None
+    image: str | None
+    kernel: str
+    up_s: float | None
+    free_kib: int | None
+    """Of ``/data``; None: there is none."""
+    memory: tuple[int, int] | None
+    """Available and all, in KiB."""
+
+
+class Supervised(NamedTuple):
+    """A folder of svscan's, and what ``svstat`` says of it."""
+
+    name: str
+    there: bool
+    said: str = ""
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while it is up."""
+        match = re.match(r"up \(pid (\d+)", self.said)
+        return int(match[1]) if match else None
+
+    @property
+    def seconds(self) -> int | None:
+        """Since it came up or went down."""
+        match = re.search(r"(\d+) seconds", self.said)
+        return int(match[1]) if match else None
+
+
+class Services(NamedTuple):
+    """What runs, what starts it, and what is beside it."""
+
+    driver: Supervised
+    log: Supervised
+    hook: str
+    """"ours", "disabled", "not executable", "foreign" (without our line) or "none"."""
+    rule: bool
+    why: str | None
+    """What the boot hook or the service says of why the driver is not started."""
+    starts: str | None
+    """The unclean starts since the boot, as the driver keeps them."""
+    takeover: bool
+    vendor: bool
+    """Whether the vendor's driver is installed."""
+    vendor_services: list[Supervised]
+
+
+class Gx:
+    """A device below a root."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where something of the device is."""
+        return self.root / name.lstrip("/")
+
+    def shown(self, text: str) -> str:
+        """A text without the root."""
+        root = str(self.root).rstrip("/")
+        return text.replace(root + "/", "/") if root else text
+
+    def read(self, name: str, most: int = LARGEST) -> str | None:
+        """The end of a file; None where there is none that can be read.  Never waits, for a pipe neither."""
+        data = self.read_bytes(name, most)
+        return None if data is None else data.decode(errors="replace").replace("\0", "")
+
+    def read_bytes(self, name: str, most: int = LARGEST) -> bytes | None:
+        """Likewise, as it is."""
+        try:
+            with open(
+                self.path(name), "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)
+            ) as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    return None
+                if status.st_size > most:
+                    file.seek(-most, os.SEEK_END)
+                return file.read(most)
+        except OSError:
+            return None
+
+    def line(self, name: str) -> str | None:
+        """The first line of a file; None where there is none."""
+        lines = (self.read(name) or "").splitlines()
+        return lines[0].strip() if lines else None
+
+    def machine(self) -> Machine:
+        """What this is."""
+        version = self.read("/opt/victronenergy/version")
+        up = (self.line("/proc/uptime") or "").split()
+        return Machine(
+            self._package(),
+            self._damaged(),
+            None if version is None else [line.strip() for line in version.splitlines()][:3],
+            self.line("/etc/venus/machine"),
+            self.line("/sys/firmware/devicetree/base/model"),
+            self.line("/etc/venus/image-type"),
+            f"{os.uname().machine}, Linux {os.uname().release}",
+            float(up[0]) if up else None,
+            self._free_kib(),
+            _memory(self.read("/proc/meminfo") or ""),
+        )
+
+    def _package(self) -> str | None:
+        try:
+            return self.path(APP).readlink().name
+        except OSError:
+            return None
+
+    def _damaged(self) -> list[str] | None:
+        folder = self.path(APP)
+        if not (folder / "SHA256SUMS").is_file():
+            return None
+        try:
+            said = command("sha256sum", "-c", "SHA256SUMS", folder=folder, seconds=2 * COMMAND_S)
+        except OSError:
+            return None
+        files = (line.partition(": ") for line in said.splitlines())
+        return [name for name, _, result in files if result.startswith("FAILED")]
+
+    def _free_kib(self) -> int | None:
+        try:
+            disk = os.statvfs(self.path("/data"))
+        except OSError:
+            return None
+        return disk.f_bavail * disk.f_frsize // 1024
+
+    def services(self) -> Services:
+        """What runs and what starts it."""
+        vendor = [
+            f"/service/{path.name}" for name in VENDOR_SERVICES for path in self.path("/service").glob(name)
+        ]
+        names = [SERVICE, SERVICE_LOG, *sorted(vendor)]
+        there = [name for name in names if self.path(name).is_dir()]
+        said = self._svstat(there)
+        driver, log, *vendors = (Supervised(name, name in there, said.get(name, "")) for name in names)
+        return Services(
+            driver,
+            log,
+            self._hook(),
+            self.path(RULE).is_file(),
+            self.read(f"{RUNTIME}/why", 1000),
+            self.read(f"{RUNTIME}/starts", 1000),
+            self.path(TAKEOVER).exists(),
+            self.path(VENDOR).is_dir(),
+            vendors,
+        )
+
+    def _svstat(self, names: list[str]) -> dict[str, str]:
+        if not names:
+            return {}
+        try:
+            lines = command("svstat", *(str(self.path(name)) for name in names)).splitlines()
+        except OSError as error:
+            return dict.fromkeys(names, str(error))
+        said = (self.shown(line).partition(": ") for line in lines)
+        return {name: what for name, _, what in said}
+
+    def _hook(self) -> str:
+        if self._names_us(HOOK + DISABLED):
+            return "disabled"
+        if not self._names_us(HOOK):
+            return "foreign" if self.path(HOOK).exists() else "none"
+        return "ours" if os.access(self.path(HOOK), os.X_OK) else "not executable"
+
+    def _names_us(self, name: str) -> bool:
+        lines = (self.read(name) or "").splitlines()
+        return any("dbus-smartbms" in line and not line.lstrip().startswith("#") for line in lines)
+
+    def logs(self) -> list[str]:
+        """The driver's log files, the oldest first, at most five."""
+        for folder in LOGS:
+            try:
+                names = sorted(entry.name for entry in self.path(folder).iterdir())
+            except OSError:
+                continue
+            # multilog's stamps sort by time, and "current" after "@".
+            return [f"{folder}/{name}" for name in names if name == "current" or name.startswith("@")][-5:]
+        return []
+
+    def last_lines(self, count: int) -> list[str]:
+        """The newest lines of the log, with times in UTC; none where there is no log."""
+        lines: list[str] = []
+        for name in reversed(self.logs()):
+            lines = (self.read(name) or "").splitlines() + lines
+            if len(lines) >= count:
+                break
+        return [utc(line) for line in lines[-count:]]
+
+    def secrets(self) -> list[str]:
+        """What no report may have: portal id, serial number, host name, network addresses."""
+        ids = [self.line("/data/venus/unique-id"), self.line("/data/venus/serial-number")]
+        own = (
+            f"{self.line('/etc/venus/machine')} {self.line('/sys/firmware/devicetree/base/model')} localhost"
+        )
+        hosts = [self.line("/etc/hostname"), os.uname().nodename]
+        folder = "/sys/class/net"
+        macs = [self.line(f"{folder}/{card}/address") or "" for card in names_in(self.path(folder))]
+        macs = [mac for mac in macs if mac.strip("0:")]
+        found = [
+            *ids, *(host for host in hosts if host and host.lower() not in own.lower()),
+            *macs, *(mac.replace(":", "") for mac in macs),
+        ]  # fmt: skip
+        return [secret for secret in found if secret and len(secret) > 2]
+
+
+_PASSWORD = re.compile(r"(\w*(?:passw|secret|token)\w*\s*[:=]\s*)\S+", re.IGNORECASE)
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """A text without what nobody else should read."""
+    for secret in secrets:
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "(hidden)", text, flags=re.IGNORECASE)
+    return _PASSWORD.sub(r"\1(hidden)", text)
+
+
+def utc(line: str) -> str:
+    """A line of multilog's with its TAI64N stamp as a time in UTC; any other as it is."""
+    match = _STAMP.match(line)
+    if not match:
+        return line
+    seconds = int(match[1], 16) - _TAI
+    if not 0 <= seconds < 1 << 33:
+        return line
+    return time.strftime("%Y-%m-%d %H:%M:%S ", time.gmtime(seconds)) + line[match.end() :]
+
+
+def names_in(folder: Path) -> list[str]:
+    """What a folder holds; nothing where there is none."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return []
+
+
+def _memory(text: str) -> tuple[int, int] | None:
+    sizes = dict(re.findall(r"^(MemAvailable|MemTotal):\s*(\d+) kB", text, re.MULTILINE))
+    return (int(sizes["MemAvailable"]), int(sizes["MemTotal"])) if len(sizes) == 2 else None

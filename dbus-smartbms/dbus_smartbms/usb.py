@@ -1,0 +1,180 @@
+"""The USB serial devices of a GX, for ``doctor``: whose each is, and who has it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from .gx import CONFIGURATION, Gx, command, names_in
+from .link import CABLE_MODEL, FTDI, Port, find_cables, split, unprogrammed
+
+_TTY = re.compile(r"tty(USB|ACM|XRUSB)\d+")
+"""The names that pyserial looks for, of those on USB."""
+LONGEST_COMMAND = 100
+_HUB = "09"
+"""USB device class."""
+
+
+class Holder(NamedTuple):
+    """A process that has a device open."""
+
+    pid: int
+    command: str
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is this driver."""
+        return "dbus-smartbms" in self.command
+
+
+class Tty(NamedTuple):
+    """A USB serial device and what is known of it."""
+
+    port: Port
+    ids: str
+    """Vendor and product, as ``0403:6001``."""
+    chosen: bool
+    """Whether the driver takes it, by what the configuration says."""
+    starter: bool
+    """Whether serial-starter has it on its list."""
+    holders: tuple[Holder, ...] = ()
+    udev: dict[str, str] | None = None
+    udev_error: str = ""
+
+    @property
+    def ignored(self) -> bool:
+        """Whether serial-starter is told to leave it alone."""
+        return (self.udev or {}).get("VE_SERVICE") == "ignore"
+
+
+class Usb(NamedTuple):
+    """All of them, and all other devices on USB in words."""
+
+    devices: str
+    """``[link] devices``."""
+    ttys: list[Tty]
+    others: list[str]
+
+
+def look(gx: Gx, devices: str) -> Usb:
+    """What is plugged in; ``devices`` is ``[link] devices``."""
+    found = _ports(gx)
+    below = ",".join(str(gx.path(name)) if name.startswith("/") else name for name in split(devices))
+    chosen = {port.path for port in find_cables(below, {port.path: port for port, _ in found})}
+    holders = _holders(gx, {port.path for port, _ in found})
+    ttys = []
+    for port, ids in found:
+        name = Path(port.device).name
+        udev, error = _udev(name)
+        ttys.append(
+            Tty(
+                port._replace(device=f"/dev/{name}"),
+                ids,
+                port.path in chosen,
+                os.path.lexists(gx.path(f"/dev/serial-starter/{name}")),
+                tuple(holders.get(port.path, ())),
+                udev,
+                error,
+            )
+        )
+    return Usb(devices, ttys, _devices(gx))
+
+
+def _ports(gx: Gx) -> list[tuple[Port, str]]:
+    """The USB serial devices, each with vendor and product."""
+    ports = (_port(gx, name) for name in names_in(gx.path("/dev")) if _TTY.fullmatch(name))
+    return [port for port in ports if port]
+
+
+def _port(gx: Gx, name: str) -> tuple[Port, str] | None:
+    """A tty as the link sees it, from sysfs as pyserial reads it; None for one that is not on USB."""
+    try:
+        interface = gx.path(f"/sys/class/tty/{name}/device").resolve(strict=True)
+    except OSError:
+        return None
+    while not (interface.parent / "idVendor").exists():
+        if interface == interface.parent:
+            return None
+        interface = interface.parent
+    device = interface.parent
+
+    def says(file: str) -> str:
+        with contextlib.suppress(OSError):
+            return (device / file).read_text(errors="replace").strip()
+        return ""
+
+    several = says("bNumInterfaces") not in ("", "1")
+    vendor, product = says("idVendor"), says("idProduct")
+    tty = gx.path(f"/dev/{name}")
+    port = Port(
+        str(tty), str(tty.resolve()), says("serial") or None,
+        (interface.name if several else device.name).removesuffix(":1.0"),
+        says("product"), says("manufacturer"), vendor == f"{FTDI:04x}",
+    )  # fmt: skip
+    return port, f"{vendor}:{product}"
+
+
+def _udev(name: str) -> tuple[dict[str, str] | None, str]:
+    """The properties that udev keeps of a tty, or why they are not known."""
+    try:
+        said = command("udevadm", "info", "-q", "property", "-n", f"/dev/{name}")
+    except OSError as error:
+        return None, str(error)
+    properties = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    return (properties, "") if properties else (None, "udev does not know it")
+
+
+def _holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
+    """The processes that have them open, by path."""
+    found: dict[str, list[Holder]] = {}
+    for process in names_in(gx.path("/proc")) if paths else ():
+        if not process.isdecimal() or int(process) == os.getpid():
+            continue
+        folder = gx.path(f"/proc/{process}/fd")
+        opened = set()
+        for number in names_in(folder):
+            with contextlib.suppress(OSError):
+                opened.add(str((folder / number).readlink()))
+        for path in opened & paths:
+            words = (gx.read_bytes(f"/proc/{process}/cmdline", 4096) or b"").split(b"\0")
+            text = b" ".join(words).decode(errors="replace").strip()
+            found.setdefault(path, []).append(Holder(int(process), text[:LONGEST_COMMAND]))
+    return found
+
+
+def _devices(gx: Gx) -> list[str]:
+    """What is on USB but for hubs, in words."""
+    found = []
+    folder = gx.path("/sys/bus/usb/devices")
+    for name in names_in(folder):
+        ids = [gx.line(f"/sys/bus/usb/devices/{name}/{file}") for file in ("idVendor", "idProduct")]
+        if not all(ids) or gx.line(f"/sys/bus/usb/devices/{name}/bDeviceClass") == _HUB:
+            continue
+        says = [gx.line(f"/sys/bus/usb/devices/{name}/{file}") for file in ("manufacturer", "product")]
+        found.append(" ".join([name, ":".join(filter(None, ids)), *filter(None, says)]))
+    return found
+
+
+def whose(tty: Tty, devices: str) -> str:
+    """Whether a device is the driver's, and why or why not."""
+    says_so = tty.port.model.replace(" ", "_") == CABLE_MODEL
+    if tty.chosen:
+        return f"ours: it says {CABLE_MODEL}" if says_so else f"ours: [link] devices = {devices} names it"
+    if says_so:
+        return f"not ours: it says {CABLE_MODEL}, but [link] devices = {devices} leaves it out"
+    if unprogrammed(tty.port):
+        return (
+            f"not ours: it does not say {CABLE_MODEL}. A cable of the BMS that was never programmed? "
+            + name_it(tty)
+        )
+    return "not ours: another device"
+
+
+def name_it(tty: Tty) -> str:
+    """How to have the driver take a device that does not say whose it is."""
+    name = tty.port.serial_number or tty.port.device
+    what = "serial number" if tty.port.serial_number else "path"
+    return f"If so, name its {what} in {CONFIGURATION}: [link] devices = auto, {name}"

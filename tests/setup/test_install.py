@@ -1,0 +1,536 @@
+"""Installing, updating and uninstalling on a GX: what a user sees, and what is where afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dbus_smartbms import __version__
+from setup import packages, tree
+from setup.gx import PATIENCE_S, Gx, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+APP = "/data/apps/dbus-smartbms"
+SETUP = f"sh {APP}/setup.sh"
+HOOK = "/data/rcS.local"
+LINE = f"[ -x {APP}/setup.sh ] && {APP}/setup.sh boot || : # dbus-smartbms"
+OVER_SSH = f"tar xzf - -C /data && sh /data/apps/.dbus-smartbms-{__version__}.new/setup.sh install"
+VENDOR = "#!/bin/sh\nexec 2>&1\nexec sleep 1000001\n"
+
+
+@pytest.fixture
+def gx(tmp_path: Path) -> Iterator[Gx]:
+    """A device that was just switched on, with a BMS's cable and somebody else's."""
+    with Gx(tmp_path / "gx") as machine:
+        machine.plug("ttyUSB0", serial="DK0ABC12")
+        machine.plug("ttyUSB1", model="MK3-USB_Interface", serial="HQ1")
+        machine.boot()
+        yield machine
+
+
+@pytest.fixture
+def ssh(archive: tuple[Path, Path]) -> bytes:
+    return archive[0].read_bytes()
+
+
+@pytest.fixture
+def stick(archive: tuple[Path, Path]) -> Path:
+    return archive[1]
+
+
+def until(what: Callable[[], object], gx: Gx) -> None:
+    """Wait until something is so; AssertionError with the console when it does not become so."""
+    end = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < end, (gx.console, [*map(str, gx.processes())])
+        time.sleep(0.05)
+
+
+def drivers(gx: Gx) -> list[str]:
+    return [str(process) for process in gx.processes() if f"{__version__}" in str(process) and " run " in str(process)]
+
+
+def runs(gx: Gx) -> bool:
+    """Whether the driver has the BMS's cable open."""
+    return "reading /dev/ttyUSB0" in log(gx)
+
+
+def log(gx: Gx) -> str:
+    file = gx.data / "log" / "dbus-smartbms" / "current"
+    return file.read_text() if file.exists() else ""
+
+
+def lasting(gx: Gx) -> dict[str, tree.Entry]:
+    """What is on /data, but for other people's logs and caches and this driver's state."""
+    own = "/data/log/", "/data/var/", "/data/conf/dbus-smartbms.state"
+    return {path: entry for path, entry in gx.tree("/data").items() if not path.startswith(own)}
+
+
+def placed(gx: Gx) -> dict[str, tree.Entry]:
+    """All of a device where something of ours could lie."""
+    found = gx.tree("/data", "/run", "/service")
+    moving = "/data/log/dbus-systemcalc-py", "/data/var/", "/service/dbus-systemcalc-py", "/service/serial-starter"
+    return {path: entry for path, entry in found.items() if not path.startswith((*moving, "/run/serial-starter"))}
+
+
+def test_over_ssh_and_not_rebooted(gx: Gx, ssh: bytes) -> None:
+    said = gx.run(OVER_SSH, stdin=ssh)
+    assert said.status == 0, said.output
+    assert f"dbus-smartbms {__version__} is installed." in said.output
+    assert "/service/dbus-smartbms: up" in said.output
+    assert "cable: /dev/ttyUSB0 SmartBMSToUSB DK0ABC12\n" in said.output
+    until(lambda: runs(gx), gx)
+    assert gx.properties("ttyUSB0")["VE_SERVICE"] == "ignore"
+    assert gx.properties("ttyUSB1")["VE_SERVICE"] == "mkx"
+    assert [path for path in lasting(gx) if path.count("/") == 3 and "/apps/" in path] == [
+        f"/data/apps/{name}" for name in sorted(["dbus-smartbms", Path(gx.run(["readlink", APP]).output.strip()).name])
+    ]
+    assert gx.data.joinpath("rcS.local").read_text() == f"#!/bin/sh\n{LINE}, all of this file\n"
+
+
+def test_twice_changes_nothing(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    until(lambda: runs(gx), gx)
+    before, pids = lasting(gx), [process.pid for process in gx.processes() if " run " in str(process)]
+    said = gx.run(OVER_SSH, stdin=ssh)
+    assert "was installed already; nothing was changed" in said.output
+    assert tree.changes(before, lasting(gx)) == []
+    assert [process.pid for process in gx.processes() if " run " in str(process)] == pids
+    said = gx.run(f"{SETUP} install")
+    assert said.status == 0
+    assert tree.changes(before, lasting(gx)) == []
+
+
+def test_after_a_reboot_the_cable_is_not_probed(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.reboot()
+    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    since = gx.calls[gx.calls.index("boot 2") :]
+    assert not [call for call in since if call.startswith("probe ttyUSB0")]
+    assert "probe ttyUSB1 mkx" in since
+    gx.unplug("ttyUSB0")
+    gx.plug("ttyUSB2", serial="DK0ABC12")
+    until(lambda: "reading /dev/ttyUSB2" in log(gx), gx)
+    assert gx.properties("ttyUSB2")["VE_SERVICE"] == "ignore"
+
+
+def test_a_firmware_update_leaves_it(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.firmware_update("v3.70")
+    until(lambda: "reading /dev/ttyUSB0" in log(gx), gx)
+    assert "Venus OS v3.70" in gx.run(f"{SETUP} status").output
+
+
+def test_before_services_are_started(tmp_path: Path, ssh: bytes) -> None:
+    with Gx(tmp_path / "gx") as gx:
+        gx.svscan = False
+        gx.plug("ttyUSB0", serial="DK0ABC12")
+        gx.boot()
+        assert "is installed" in gx.run(OVER_SSH, stdin=ssh).output
+        assert gx.run("ls /service/dbus-smartbms").output == "log\nrun\n"
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        "#!/bin/sh\nset -e\necho early\nexit 0\n", "#!/bin/sh\necho early", "#!/bin/sh", "#!/bin/sh\n", "",
+        "echo early\n", "echo early", "#!/bin/bash -e\n\n\necho x\n\n\n", "#!/usr/bin/env sh\necho \"a\\tb\"\r\n",
+    ],
+)  # fmt: skip
+def test_a_foreign_hook_comes_back_byte_for_byte(tmp_path: Path, ssh: bytes, foreign: str) -> None:
+    with Gx(tmp_path / "gx") as gx:
+        gx.svscan = False
+        hook = gx.data / "rcS.local"
+        hook.write_text(foreign)
+        hook.chmod(0o750)
+        gx.boot()
+        before = lasting(gx)
+        gx.run(OVER_SSH, stdin=ssh)
+        gx.run(f"{SETUP} install")
+        assert hook.read_text().count(f"{APP}/setup.sh boot") == 1
+        gx.power_cut()
+        gx.boot()
+        assert gx.path("/service/dbus-smartbms/run").exists()
+        assert ("early" in gx.console) == ("early" in foreign)
+        gx.run(f"{SETUP} uninstall")
+        assert hook.read_text() == foreign
+        assert tree.changes(before, lasting(gx)) == []
+
+
+def test_lines_that_others_add_to_our_hook_stay(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    hook = gx.data / "rcS.local"
+    with hook.open("a") as file:
+        file.write("echo mine\n")
+    gx.run(f"{SETUP} uninstall")
+    assert hook.read_text() == "#!/bin/sh\necho mine\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "text", "says"),
+    [
+        ("rcS.local.disabled", 0o755, "#!/bin/sh\n", "modifications are switched off on this GX"),
+        ("rcS.local", 0o644, "#!/bin/sh\nreboot\n", "rcS.local is not executable"),
+        ("rcS.local", 0o755, "#!/usr/bin/python3\n", "is no shell script"),
+    ],
+)
+def test_hooks_that_would_not_start_it_are_refused(
+    gx: Gx, ssh: bytes, name: str, mode: int, text: str, says: str
+) -> None:
+    (gx.data / name).write_text(text)
+    (gx.data / name).chmod(mode)
+    before = lasting(gx)
+    said = gx.run(OVER_SSH, stdin=ssh)
+    assert said.status == 1
+    assert says in said.output
+    assert "nstall again" in said.output
+    assert [change for change in tree.changes(before, lasting(gx)) if ".new" not in change] == ["+ /data/apps"]
+
+
+def test_hook_that_the_gx_has_renamed(gx: Gx, ssh: bytes) -> None:
+    before = lasting(gx)
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.off()
+    (gx.data / "rcS.local").rename(gx.data / "rcS.local.disabled")
+    gx.boot()
+    said = gx.run(f"{SETUP} status")
+    assert said.status == 1
+    assert "NOT started at boot: modifications are switched off" in said.output
+    gx.run(f"{SETUP} uninstall")
+    assert tree.changes(before, lasting(gx)) == []
+
+
+def test_uninstall_leaves_the_device_as_it_was(gx: Gx, ssh: bytes) -> None:
+    before = placed(gx)
+    gx.run(OVER_SSH, stdin=ssh)
+    until(lambda: runs(gx), gx)
+    said = gx.run(f"{SETUP} uninstall --purge")
+    assert said.status == 0
+    assert "dbus-smartbms is uninstalled." in said.output
+    assert tree.changes(before, placed(gx)) == []
+    assert not [one for one in gx.processes() if "smartbms" in str(one)]
+    supervised = [one for one in gx.processes() if str(one).startswith(("supervise", "multilog"))]
+    assert sorted(map(str, supervised)) == [
+        "multilog t s25000 n4 /var/log/dbus-systemcalc-py", "supervise dbus-systemcalc-py", "supervise log",
+        "supervise serial-starter",
+    ]  # fmt: skip
+    # And serial-starter has its cable again.
+    until(lambda: gx.calls[-60:].count("probe ttyUSB0 default"), gx)
+
+
+def test_uninstall_keeps_configuration_and_state(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    until(lambda: runs(gx), gx)
+    for name in ("ini", "state"):
+        (gx.data / "conf" / f"dbus-smartbms.{name}").write_text("[log]\n")
+    before = {path: entry for path, entry in gx.tree("/data/conf").items() if path.endswith((".ini", ".state"))}
+    gx.run(f"{SETUP} install")
+    said = gx.run(f"{SETUP} uninstall")
+    assert "/data/conf/dbus-smartbms.ini is kept; uninstall --purge removes it too" in said.output
+    after = {path: entry for path, entry in gx.tree("/data/conf").items() if "smartbms" in path}
+    assert after.keys() == before.keys()
+    assert after["/data/conf/dbus-smartbms.ini"] == before["/data/conf/dbus-smartbms.ini"]
+
+
+@pytest.mark.parametrize("stub", ["stop-tty.sh", "udevadm"])
+@pytest.mark.parametrize("how", ["hang", "fail"])
+def test_programs_of_the_gx_that_hang_or_fail_hold_up_nothing(gx: Gx, ssh: bytes, stub: str, how: str) -> None:
+    gx.behave(stub, how)
+    said = gx.run(OVER_SSH, stdin=ssh, bound_s=120)
+    assert said.status == 0, said.output
+    until(lambda: runs(gx), gx)
+    gx.power_cut()
+    gx.boot(bound_s=60)
+    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    if stub == "udevadm":
+        assert "udev did not" in said.output
+
+
+def test_a_cable_that_was_never_programmed_by_its_serial_number(gx: Gx, ssh: bytes) -> None:
+    gx.plug("ttyUSB3", model="FT232R USB UART", serial="A50285BI")
+    gx.plug("ttyUSB4", model="FT232R USB UART", serial="A5000000")
+    (gx.data / "conf" / "dbus-smartbms.ini").write_text("[link]\ndevices = auto, A50285BI  # the second pack\n")
+    gx.run(OVER_SSH, stdin=ssh)
+    until(lambda: "reading /dev/ttyUSB3 (serial number A50285BI)" in log(gx), gx)
+    assert {gx.properties(f"ttyUSB{n}")["VE_SERVICE"] for n in (0, 3)} == {"ignore"}
+    assert gx.properties("ttyUSB4")["VE_SERVICE"] == "rs485:default"
+
+
+def test_venus_that_is_too_old(gx: Gx, ssh: bytes, tmp_path: Path) -> None:
+    gx.power_cut()
+    gx.covers["/usr/bin/python3"] = "#!/bin/sh\n[ \"$1\" != -V ] || echo Python 3.8.18\nexit 1\n"
+    gx.firmware("v3.55")
+    gx.boot()
+    before = lasting(gx)
+    said = gx.run(OVER_SSH, stdin=ssh)
+    assert said.status == 1
+    assert "Venus OS v3.55 has Python 3.8.18" in said.output
+    assert "v3.60 and later. Update it" in said.output
+    assert [change for change in tree.changes(before, lasting(gx)) if ".new" not in change] == ["+ /data/apps"]
+
+
+def test_a_firmware_that_is_put_back_to_one_too_old(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.covers["/usr/bin/python3"] = "#!/bin/sh\n[ \"$1\" != -V ] || echo Python 3.8.18\nexit 1\n"
+    gx.firmware_update("v3.55")
+    said = gx.run(f"{SETUP} status")
+    assert said.status == 1
+    assert "the service does not run: Venus OS v3.55 has Python 3.8.18" in said.output
+    assert gx.properties("ttyUSB0")["VE_SERVICE"] == "default"
+    gx.covers.clear()
+    gx.firmware_update("v3.60")
+    until(lambda: runs(gx), gx)
+
+
+# Beside the vendor's driver
+
+
+def with_vendor(gx: Gx) -> None:
+    """123\\SmartBMS's driver as SetupHelper installs it: in the root, and a folder on /data."""
+    gx.off()
+    service = gx.root / "opt/victronenergy/service/123SmartBMS-Venus"
+    service.mkdir(parents=True)
+    (service / "run").write_text(VENDOR)
+    (service / "run").chmod(0o755)
+    rules = gx.root / "etc/udev/rules.d/serial-starter.rules"
+    own = 'ACTION=="add", ENV{ID_BUS}=="usb", ENV{ID_MODEL}=="SmartBMSToUSB", ENV{VE_SERVICE}="smartbms"\n'
+    rules.write_text(rules.read_text() + own)
+    (gx.data / "123SmartBMS-Venus").mkdir()
+    gx.boot()
+    until(lambda: is_on(gx), gx)
+
+
+def is_on(gx: Gx) -> bool:
+    return "sleep 1000001" in map(str, gx.processes())
+
+
+def test_vendors_driver_refused_taken_over_given_back(gx: Gx, ssh: bytes) -> None:
+    with_vendor(gx)
+    before = placed(gx)
+    said = gx.run(OVER_SSH, stdin=ssh)
+    assert said.status == 1
+    assert "two drivers must not read one cable" in said.output
+    takeover = said.output.rpartition(": ")[2].strip()
+    assert takeover == f"sh /data/apps/.dbus-smartbms-{__version__}.new/setup.sh takeover"
+    assert is_on(gx)
+    said = gx.run(takeover)
+    assert said.status == 0, said.output
+    assert "The vendor's driver is stopped; uninstall gives it back." in said.output
+    until(lambda: runs(gx) and not is_on(gx), gx)
+    assert gx.properties("ttyUSB0")["VE_SERVICE"] == "ignore"
+    gx.reboot()
+    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    assert not is_on(gx)
+    gx.run(f"{SETUP} uninstall --purge")
+    until(lambda: is_on(gx), gx)
+    changed = [change for change in tree.changes(before, placed(gx)) if "/supervise" not in change]
+    assert changed == []
+    assert gx.properties("ttyUSB0")["VE_SERVICE"] == "smartbms"
+
+
+def test_vendors_driver_that_comes_later_is_not_fought(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    with_vendor(gx)
+    said = gx.run(f"{SETUP} status")
+    assert "the service does not run: the vendor's driver is there" in said.output
+    assert gx.properties("ttyUSB0")["VE_SERVICE"] == "smartbms"
+    assert gx.run(f"{SETUP} takeover").status == 0
+    until(lambda: runs(gx) and not is_on(gx), gx)
+
+
+# Sticks
+
+
+def test_stick_in_and_left_in_over_three_boots(tmp_path: Path, stick: Path) -> None:
+    with Gx(tmp_path / "gx") as gx:
+        gx.plug("ttyUSB0", serial="DK0ABC12")
+        shutil.copy(stick, gx.stick())
+        told = gx.stick() / "dbus-smartbms-install.txt"
+        gx.boot()
+        until(lambda: runs(gx), gx)
+        assert told.read_text().startswith(f"dbus-smartbms {__version__} is installed.")
+        before, calls = lasting(gx), len(gx.calls)
+        for boot in (2, 3):
+            gx.reboot()
+            until(lambda boot=boot: log(gx).count("reading /dev/ttyUSB0") == boot, gx)  # type: ignore[misc]
+            assert "is installed already; the stick can be taken out" in told.read_text()
+            assert tree.changes(before, lasting(gx)) == []
+        assert not [call for call in gx.calls[calls:] if call.startswith("probe ttyUSB0")]
+
+
+@pytest.mark.parametrize("names", [("sda1", "sdb1"), ("sdb1", "sda1")])
+def test_two_sticks_the_newer_one_wins(tmp_path: Path, stick: Path, names: tuple[str, str]) -> None:
+    with Gx(tmp_path / "gx") as gx:
+        gx.svscan = False
+        for name, version in zip(names, ("0.0.9", "9.10.0"), strict=True):
+            packages.of_version(stick, version, gx.stick(name))
+        for _ in range(2):
+            gx.boot()
+            assert gx.data.joinpath("apps/dbus-smartbms/version").read_text() == "9.10.0\n"
+            gx.power_cut()
+
+
+def test_stick_with_an_older_version(gx: Gx, ssh: bytes, stick: Path) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    packages.of_version(stick, "0.0.9", gx.stick())
+    before = lasting(gx)
+    gx.reboot()
+    assert tree.changes(before, lasting(gx)) == []
+    told = (gx.stick() / "dbus-smartbms-install.txt").read_text()
+    assert f"0.0.9 on the stick is older than {__version__} on this GX: nothing is changed" in told
+
+
+def test_stick_with_a_newer_version(gx: Gx, ssh: bytes, stick: Path) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    packages.of_version(stick, "9.0.0", gx.stick())
+    gx.reboot()
+    until(lambda: "dbus-smartbms 9.0.0" in log(gx), gx)
+    assert len([*(gx.data / "apps").glob(".dbus-smartbms*")]) == 1
+
+
+def test_stick_after_uninstall_says_so(gx: Gx, ssh: bytes, stick: Path) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    shutil.copy(stick, gx.stick())
+    said = gx.run(f"{SETUP} uninstall")
+    assert "would install it again at the next boot: take the stick out" in said.output
+
+
+def test_stick_that_is_damaged(tmp_path: Path, stick: Path) -> None:
+    with Gx(tmp_path / "gx") as gx:
+        gx.svscan = False
+        data = stick.read_bytes()
+        gx.stick().joinpath(stick.name).write_bytes(data[: len(data) // 2])
+        gx.boot()
+        assert not [*gx.data.glob("apps/.*")]
+        assert not (gx.data / "rcS.local").exists()
+        assert "could not be unpacked" in (gx.stick() / "dbus-smartbms-install.txt").read_text()
+
+
+def test_stick_and_no_room(tmp_path: Path, stick: Path) -> None:
+    with Gx(tmp_path / "gx", data_kib=3000) as gx:
+        gx.svscan = False
+        shutil.copy(stick, gx.stick())
+        gx.boot()
+        assert not (gx.data / "apps").exists()
+        assert "MB free, 4 are needed" in (gx.stick() / "dbus-smartbms-install.txt").read_text()
+
+
+def test_stick_on_a_gx_where_modifications_are_switched_off(tmp_path: Path, stick: Path) -> None:
+    with Gx(tmp_path / "gx") as gx:
+        gx.svscan = False
+        (gx.data / "rcS.local.disabled").write_text("#!/bin/sh\n")
+        shutil.copy(stick, gx.stick())
+        gx.boot()
+        assert not (gx.data / "apps").exists()
+        assert "modifications are switched off" in (gx.stick() / "dbus-smartbms-install.txt").read_text()
+
+
+# Other versions
+
+
+@pytest.mark.parametrize("version", ["9.0.0", "0.0.1"])
+def test_update_over_a_running_driver(gx: Gx, archive: tuple[Path, Path], version: str, tmp_path: Path) -> None:
+    gx.run(OVER_SSH, stdin=archive[0].read_bytes())
+    until(lambda: runs(gx), gx)
+    other = packages.of_version(archive[0], version, tmp_path / "other")
+    said = gx.run(f"{SETUP} update -", stdin=other.read_bytes())
+    assert f"dbus-smartbms {version} is installed." in said.output
+    until(lambda: f"dbus-smartbms {version}\n" in log(gx), gx)
+    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    assert len([*(gx.data / "apps").glob(".dbus-smartbms*")]) == 1
+    assert gx.run("ls /tmp").output == ""
+
+
+def test_update_from_what_is_no_archive(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    before = lasting(gx)
+    for words, says in (
+        ("update", "update from where?"), ("update /data/none.tgz", "update from where?"),
+        ("update /data/conf/settings.xml", "is no archive of dbus-smartbms"),
+        ("update -", "is no archive of dbus-smartbms"),
+    ):  # fmt: skip
+        said = gx.run(f"{SETUP} {words}", stdin=ssh[: len(ssh) // 3] if words.endswith("-") else b"")
+        assert said.status == 1
+        assert says in said.output or "cannot unpack" in said.output
+        assert tree.changes(before, lasting(gx)) == []
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "added"])
+def test_damaged_package(gx: Gx, ssh: bytes, damage: str) -> None:
+    gx.run("tar xzf - -C /data", stdin=ssh)
+    folder = gx.data / "apps" / f".dbus-smartbms-{__version__}.new"
+    file = folder / "dbus-smartbms/dbus_smartbms/rules.py"
+    if damage == "changed":
+        file.write_bytes(file.read_bytes().replace(b"1", b"2", 1))
+    elif damage == "missing":
+        file.unlink()
+    else:
+        (folder / "vendor" / "serial.py").write_text("raise SystemExit\n")
+    said = gx.run(f"sh /data/apps/{folder.name}/setup.sh install")
+    assert said.status == 1
+    assert "is damaged or incomplete. Copy the archive to the GX again." in said.output
+    assert not (gx.data / "rcS.local").exists()
+
+
+def test_what_is_in_use_is_repaired(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    (gx.data / "apps/dbus-smartbms/dbus-smartbms/dbus_smartbms/rules.py").unlink()
+    assert "is installed." in gx.run(OVER_SSH, stdin=ssh).output
+    assert gx.run(f"cd {APP}/. && sha256sum -c SHA256SUMS").status == 0
+    assert "already" in gx.run(OVER_SSH, stdin=ssh).output
+
+
+# A device that is not well
+
+
+def test_crash_is_followed_by_a_start(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    until(lambda: runs(gx), gx)
+    for times in (2, 3, 4):
+        gx.run("pkill -9 -f 'dbus-smartbms run'")
+        until(lambda times=times: log(gx).count("reading /dev/ttyUSB0") == times, gx)  # type: ignore[misc]
+    assert "0.1 C" in log(gx)
+
+
+def test_read_only_data(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.off()
+    gx.read_only_data()
+    gx.boot()
+    current = gx.path("/run/dbus-smartbms/log/current")
+    until(lambda: current.exists() and "reading /dev/ttyUSB0" in current.read_text(), gx)
+    said = gx.run(f"{SETUP} status")
+    assert said.status == 0
+    assert "reading /dev/ttyUSB0" in said.output
+    assert gx.run(f"{SETUP} install").status == 0
+
+
+def test_full_data(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.off()
+    gx.limit_data(gx.data_used_kib() + 4)
+    gx.data.joinpath("filler").write_bytes(b"x" * 4096)
+    gx.boot()
+    until(lambda: drivers(gx), gx)
+    until(lambda: gx.run("ls -l /proc/*/fd 2>/dev/null | grep -c /dev/ttyUSB0").output.strip() == "1", gx)
+
+
+def test_no_run(gx: Gx, ssh: bytes) -> None:
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.off()
+    gx.has_run = False
+    gx.boot()
+    until(lambda: drivers(gx), gx)
+
+
+def test_clock_at_1970(gx: Gx, ssh: bytes) -> None:
+    """What a clock does to an installation is the times of files: none of them is looked at."""
+    gx.run(OVER_SSH, stdin=ssh)
+    gx.run("find /data/apps /data/conf /data/rcS.local -exec touch -h -d '1970-01-01 00:00:07' {} +")
+    gx.reboot()
+    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
