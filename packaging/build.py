@@ -25,7 +25,8 @@ HERE = ROOT / "packaging"
 PROGRAMS = ("setup.sh", "service/run", "service/log/run")
 """Files that are started by their name."""
 TEXTS = (
-    "service/device.sh", "service/stick.sh", "README.md", "CHANGELOG.md", "LICENSE", "docs/dbus-smartbms.ini", "docs/install.md",
+    "service/device.sh", "service/stick.sh",
+    "README.md", "CHANGELOG.md", "LICENSE", "docs/dbus-smartbms.ini", "docs/install.md",
     "dbus-smartbms/__main__.py", "protocol/smartbms_protocol/py.typed",
 )  # fmt: skip
 PACKAGES = ("dbus-smartbms/dbus_smartbms", "protocol/smartbms_protocol")

@@ -93,7 +93,8 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
     ),
     "too many restarts": (
         {"services": services(restarts=3)},
-        ["the driver ended and was started again too often: it allows 0.1 C until it runs calmly"], "the last log lines",
+        ["the driver ended and was started again too often: it allows 0.1 C until it runs calmly"],
+        "the last log lines",
     ),
     "svscan does not look after it": (
         {"services": services(driver=UP._replace(said="supervise not running"))},

@@ -77,8 +77,9 @@ def in_use(gx: Gx) -> str:
 
 
 def log(gx: Gx) -> str:
-    file = gx.data / "log" / "dbus-smartbms" / "current"
-    return file.read_text() if file.exists() else ""
+    """All of it: multilog puts a file aside that a power cut left unfinished."""
+    folder = gx.data / "log" / "dbus-smartbms"
+    return "".join(file.read_text() for file in (*sorted(folder.glob("@*")), *folder.glob("current")))
 
 
 def lasting(gx: Gx) -> dict[str, tree.Entry]:
