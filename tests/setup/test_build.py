@@ -259,7 +259,8 @@ def test_everything_is_in_the_staging_folder(archive: Archives) -> None:
     below = {name.removeprefix(f"{PACKAGE}/") for name in names - {PACKAGE}}
     assert {name for name in below if name.count("/") < (2 if name.startswith("service") else 1)} == {
         "setup.sh", "version", "SHA256SUMS", "README.md", "CHANGELOG.md", "LICENSE",
-        "docs", "service", "service/run", "service/device.sh", "service/stick.sh", "service/log", "dbus-smartbms", "protocol", "vendor",
+        "docs", "service", "service/run", "service/log", "service/device.sh", "service/stick.sh",
+        "dbus-smartbms", "protocol", "vendor",
     }  # fmt: skip
     assert {name for name in below if name.startswith("docs/")} == {
         "docs/dbus-smartbms.ini",
