@@ -217,6 +217,7 @@ async def test_two_cables_are_numbered_and_the_log_says_which_is_which(
             voltage_mv = 53000 if turn == 4 else 53120
             await driver.line.pour(rig.frame(turn, voltage_mv=voltage_mv))
             await other.pour(rig.frame(turn, voltage_mv=voltage_mv, soc_percent=40))
+        await driver.logged("on the bus as com.victronenergy.battery.smartbms,")
         await shown(bus, 53.0)
         driver.process.process.send_signal(signal.SIGUSR1)
         await driver.logged("the last 60 s of 2 cables")
