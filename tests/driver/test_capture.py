@@ -171,12 +171,11 @@ async def test_a_running_driver_writes_what_came_and_replay_reads_it(tmp_path: P
     with rig.driver(tmp_path, bus.address, "--runtime", str(runtime)) as driver:
         await driver.ready()
         driver.line.write(garbage)
-        await driver.line.send(*(rig.frame(turn) for turn in range(4, 8)))
-        async with rig.Client(bus.address, "com.victronenergy.battery.smartbms") as client:
-            await rig.until(lambda: _is(client.get("/Info/MaxChargeCurrent"), 151.5))
+        await driver.line.send(*(rig.frame(turn) for turn in range(4, 7)), rig.frame(7, voltage_mv=53000))
+        await shown(bus, 53.0)
         driver.process.process.send_signal(signal.SIGUSR1)
         await driver.logged(f'the last 60 s of 1 cables are in {path} ("bms" 0 is tty)')
-        sent = b"".join(encode(rig.frame(turn)) for turn in range(8))
+        sent = b"".join(encode(rig.frame(turn)) for turn in range(7)) + encode(rig.frame(7, voltage_mv=53000))
         rows = written(path)
         came = b"".join(bytes.fromhex(row["bytes"]) for row in rows)
         assert came == sent[: 4 * 58] + garbage + sent[4 * 58 :]
@@ -184,7 +183,8 @@ async def test_a_running_driver_writes_what_came_and_replay_reads_it(tmp_path: P
         assert rows[-1]["t"] <= 60.0
         last = (await replayed(path))[-1]
         assert (last["frames"], last["ccl"], last["cvl"]) == (8, 151.5, 54.88)
-        await driver.line.pour(rig.frame(8))
+        await driver.line.pour(rig.frame(8, voltage_mv=52500))
+        await shown(bus, 52.5)
         path.unlink()
         driver.process.process.send_signal(signal.SIGUSR1)
         await driver.logged("the last 60 s", 2)
@@ -192,8 +192,14 @@ async def test_a_running_driver_writes_what_came_and_replay_reads_it(tmp_path: P
     assert {file.name for file in runtime.iterdir()} == {"capture.jsonl"}
 
 
-async def _is(found: Any, expected: Any) -> bool:
-    return bool(await found == expected)
+async def shown(bus: rig.Daemon, volts: float) -> None:
+    """Wait until a voltage is on the bus: what came before it was read."""
+    async with rig.Client(bus.address, "com.victronenergy.battery.smartbms") as client:
+
+        async def look() -> bool:
+            return bool(await client.get("/Dc/0/Voltage") == volts)
+
+        await rig.until(look)
 
 
 async def test_two_cables_are_numbered_and_the_log_says_which_is_which(
@@ -208,9 +214,11 @@ async def test_two_cables_are_numbered_and_the_log_says_which_is_which(
     ):
         await driver.logged("reading ", 2)
         for turn in range(5):
-            await driver.line.pour(rig.frame(turn))
-            await other.pour(rig.frame(turn, soc_percent=40))
-        await driver.logged("on the bus as com.victronenergy.battery.smartbms_", 2)
+            voltage_mv = 53000 if turn == 4 else 53120
+            await driver.line.pour(rig.frame(turn, voltage_mv=voltage_mv))
+            await other.pour(rig.frame(turn, voltage_mv=voltage_mv, soc_percent=40))
+        await driver.logged("on the bus as com.victronenergy.battery.smartbms,")
+        await shown(bus, 53.0)
         driver.process.process.send_signal(signal.SIGUSR1)
         await driver.logged("the last 60 s of 2 cables")
         text = driver.log
@@ -221,7 +229,8 @@ async def test_two_cables_are_numbered_and_the_log_says_which_is_which(
         rows = written(runtime / "capture.jsonl")
         data = b"".join(bytes.fromhex(row["bytes"]) for row in rows if row.get("bms") == 1)
         soc = {"tty": 50, "other": 40}[second]
-        assert data == b"".join(encode(rig.frame(turn, soc_percent=soc)) for turn in range(5))
+        last = encode(rig.frame(4, voltage_mv=53000, soc_percent=soc))
+        assert data == b"".join(encode(rig.frame(turn, soc_percent=soc)) for turn in range(4)) + last
 
 
 async def test_with_nothing_received_the_capture_is_empty(tmp_path: Path, bus: rig.Daemon) -> None:
@@ -243,8 +252,7 @@ async def test_a_hundred_signals_are_no_hundred_captures_and_harm_nothing(
             driver.process.process.send_signal(signal.SIGUSR1)
         await driver.logged("the last 60 s of 1 cables")
         await driver.line.pour(rig.frame(4, voltage_mv=53000))
-        async with rig.Client(bus.address, "com.victronenergy.battery.smartbms") as client:
-            await rig.until(lambda: _is(client.get("/Dc/0/Voltage"), 53.0))
+        await shown(bus, 53.0)
         assert len(written(runtime / "capture.jsonl")) > 0
 
 
