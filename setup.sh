@@ -111,6 +111,7 @@ esac
 case $command in
 install | takeover)
     "$command"
+    pidof svscan >/dev/null || exit 0 # the device is still booting, and starts it then
     wait_for_service
     status
     exit

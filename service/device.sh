@@ -407,7 +407,6 @@ takeover() { # install, and stop the vendor's driver for as long as this one is 
 }
 
 wait_for_service() { # svscan looks every five seconds
-    pidof svscan >/dev/null || return 0 # the device is still booting
     tenths=150
     while [ "$tenths" -gt 0 ] && ! svok "$service"; do
         tenths=$((tenths - 1))

@@ -48,9 +48,10 @@ def of_version(archive: Path, version: str, folder: Path) -> Path:
 
 
 def write(path: Path, found: Members) -> None:
-    """An archive of these files, in a folder that is made."""
+    """An archive of these files, whole or not there (a device may look at a stick at any time)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz", format=tarfile.USTAR_FORMAT) as tar:
+    part = path.with_suffix(".part")
+    with tarfile.open(part, "w:gz", format=tarfile.USTAR_FORMAT) as tar:
         for folder in sorted(
             {str(folder) for name in found for folder in Path(name).parents} - {".", "apps"}
         ):
@@ -61,3 +62,4 @@ def write(path: Path, found: Members) -> None:
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), mode
             tar.addfile(member, io.BytesIO(data))
+    part.replace(path)

@@ -415,7 +415,7 @@ def test_stick_with_a_newer_version(gx: Gx, ssh: bytes, stick: Path) -> None:
 
 def test_stick_after_uninstall_says_so(gx: Gx, ssh: bytes, stick: Path) -> None:
     gx.run(OVER_SSH, stdin=ssh)
-    shutil.copy(stick, gx.stick())
+    packages.write(gx.stick() / stick.name, packages.members(stick))
     said = gx.run(f"{SETUP} uninstall")
     assert "would install it again at the next boot: take the stick out" in said.output
 
