@@ -40,6 +40,7 @@ PATIENCE_S = 30.0
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
     "HOME": "/home/root", "USER": "root", "TERM": "linux",
+    "FAKETIME_DISABLE_SHM": "1",
 }  # fmt: skip
 """What a shell over SSH has."""
 _MOUNT_POINTS = "usr dev proc sys run service data media mnt rig var/volatile"
@@ -75,7 +76,7 @@ def why_not() -> str:
     if absent := image.missing():
         return f"the GX rig needs commands that are not installed: {' '.join(absent)}"
     trial = subprocess.run(
-        ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "sh", "-c", "mount -t tmpfs none /mnt"],
+        ["unshare", "-m", "-p", "-n", "-u", "-i", "-f", "mount", "-t", "tmpfs", "trial", "/mnt"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     return f"the GX rig needs Linux namespaces: {trial.stderr.strip()}" if trial.returncode else ""
@@ -94,6 +95,11 @@ def _image() -> Path:
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def has_clock() -> bool:
+    """Whether machines can have another time of day."""
+    return bool(image.clocks())
 
 
 def _put(path: Path, text: str, mode: int = 0o755) -> None:
@@ -153,7 +159,7 @@ class Gx:
 
     Attributes that take effect at the next boot: ``covers`` (path to text: a file that covers one of the
     root's, for example ``/usr/bin/python3``), ``has_run`` (a writable /run), ``svscan`` (services at all),
-    ``clock`` (what time of day it is, for example "1970-01-01 00:00:20"; needs libfaketime).
+    ``clock`` (what time it is when it boots, in s since 1970; None is now; needs ``has_clock``).
     """
 
     def __init__(
@@ -163,7 +169,7 @@ class Gx:
         self.covers: dict[str, str] = {}
         self.has_run = True
         self.svscan = True
-        self.clock = ""
+        self.clock: float | None = None
         self.cables: dict[str, Cable] = {}
         self._state = data
         self._data_kib = data_kib
@@ -272,14 +278,13 @@ class Gx:
         self._heard("booted", end)
 
     def _set_clock(self) -> None:
-        """Each process begins at that time, and goes on from there; RAM is not older than it."""
+        """All processes live some seconds off, always the same; the times of files stay as they are."""
         etc = self.root / "etc"
         for name in ("ld.so.preload", "faketimerc"):
             (etc / name).unlink(missing_ok=True)
-        if self.clock:
-            assert image.clocks(), "the package libfaketime is not installed"
+        if self.clock is not None:
             _put(etc / "ld.so.preload", f"/usr/lib/{image.CLOCK}\n", 0o644)
-            _put(etc / "faketimerc", f"@{self.clock}\n", 0o644)
+            _put(etc / "faketimerc", f"{self.clock - time.time():+.0f}\n", 0o644)
 
     def _heard(self, word: str, end: float) -> str:
         """What follows a word that the machine says on its way up."""
@@ -305,7 +310,10 @@ class Gx:
             return
         if self._pid:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)  # PID 1 of its namespace: everything inside goes with it
+                first = os.pidfd_open(self._pid)
+                os.kill(self._pid, signal.SIGKILL)
+                select.select([first], [], [], PATIENCE_S)  # it ends when everything inside has
+                os.close(first)
         assert self._power.stdin is not None
         assert self._power.stdout is not None
         self._power.stdin.close()
@@ -343,7 +351,7 @@ class Gx:
         return (status.f_blocks - status.f_bfree) * status.f_frsize // 1024
 
     def read_only_data(self, read_only: bool = True) -> None:
-        """/data cannot be written to, or again.  Not while a file of it is open for writing: switch off first."""
+        """/data cannot be written to, or again.  Switch off first: no file may be open for writing."""
         self._hold(
             "mount", "-o", f"remount,{'ro' if read_only else 'rw'}", str(self.folder.resolve() / "data")
         )
@@ -359,7 +367,7 @@ class Gx:
         return folder
 
     def behave(self, stub: str, how: str | None) -> None:
-        """Let ``stop-tty.sh``, ``start-tty.sh``, ``udevadm`` or ``udevadm trigger`` ... "hang" or "fail", or not."""
+        """Let ``stop-tty.sh``, ``start-tty.sh``, ``udevadm``, ``udevadm trigger`` ... "hang" or "fail"."""
         file = self.folder / "rig" / "behave" / stub
         file.unlink(missing_ok=True)
         if how:
@@ -385,7 +393,7 @@ class Gx:
             "idProduct": "6001",
         }
         cable = self.cables[tty] = Cable(tty, master, number, facts)
-        self._describe(cable, port or f"1-{tty.lstrip('ty')[3:] or tty}")
+        self._describe(cable, port or f"1-{int(tty.lstrip('tyUSBACM')) + 1}")
         if self._pid:
             self._inside(f"touch /dev/{tty} && mount --bind /dev/pts/{number} /dev/{tty}")
             self._inside(f"/usr/libexec/rig/uevent add {tty}")
@@ -450,7 +458,10 @@ class Gx:
         bound_s: float = PATIENCE_S,
         **environment: str,
     ) -> Result:
-        """Run a command inside and wait for it (not for what it leaves running); TimeoutError after the bound."""
+        """Run a command inside and wait for it, but not for what it leaves running.
+
+        TimeoutError after the bound, with what it said.
+        """
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as output:
             source.write(stdin)
             source.seek(0)

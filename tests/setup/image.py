@@ -60,8 +60,8 @@ def build(folder: Path) -> Path:
     busybox = _copy(_which("busybox"), usr / "libexec" / "busybox")
     has = subprocess.check_output([busybox, "--list"], text=True).split()
     for name in set(APPLETS) & set(has):
-        for folder in (commands, usr / "applets"):
-            (folder / name).symlink_to(f"../libexec/{busybox.name}")
+        for place in (commands, usr / "applets"):
+            (place / name).symlink_to(f"../libexec/{busybox.name}")
     programs = [busybox]
     programs += [_copy(_which(name), commands / name) for name in STAND_INS if name not in has]
     programs += [_copy(_which(name), commands / name) for name in (*DAEMONTOOLS, *DBUS)]

@@ -123,8 +123,8 @@ def _trace(gx: Gx, command: list[str], bound_s: float) -> Cuts:
     with tempfile.TemporaryFile() as output:
         # It waits at a gate until it is traced.
         process = subprocess.Popen(
-            ["sh", "-c", f'read -r go <&{gate}; exec {gate}<&-; exec "$@"', "sh", *command],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[gate], start_new_session=True,
+            ["sh", "-c", 'read -r go; exec "$@" </dev/null', "sh", *command],
+            stdin=gate, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
         os.close(gate)
         assert _ptrace(_SEIZE, process.pid, 0, _OPTIONS), os.strerror(ctypes.get_errno())
@@ -201,7 +201,7 @@ class _Tracer:
     def _may_change(self, pid: int, name: str, arguments: Sequence[int]) -> bool:
         """Whether a call may change the folder: a writing one, only if it writes to a file in it."""
         if name in ("open", "openat"):
-            return bool(arguments[name == "openat" and 2 or 1] & (os.O_CREAT | os.O_TRUNC))
+            return bool(arguments[2 if name == "openat" else 1] & (os.O_CREAT | os.O_TRUNC))
         if name in _WRITTEN:
             return self._watch.inode(pid, arguments[_WRITTEN[name]]) is not None
         return True
@@ -223,7 +223,7 @@ class _Watch:
     def inode(self, pid: int, descriptor: int) -> int | None:
         """The file in the folder that a process has open."""
         with contextlib.suppress(OSError):
-            status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+            status = Path(f"/proc/{pid}/fd/{descriptor}").stat()
             if status.st_dev == self._device:
                 return status.st_ino
         return None

@@ -138,7 +138,7 @@ class State:
                     file.write(self.contents[entry.what])
             else:
                 os.mkfifo(target)
-        for path, entry in reversed(self.tree.items()):
+        for path, entry in reversed(list(self.tree.items())):
             target = f"{folder}{path}"
             os.chown(target, *entry.owner, follow_symlinks=False)
             if entry.kind != "link":

@@ -46,4 +46,5 @@ done
 mount -o remount,bind,ro "$root"
 cd "$root"
 pivot_root . mnt
-exec env -i PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/ TERM=linux chroot . /usr/libexec/rig/init
+exec env -i PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/ TERM=linux \
+    FAKETIME_DISABLE_SHM=1 chroot . /usr/libexec/rig/init

@@ -8,9 +8,15 @@ take() { # take ARCHIVE: the hook before may refuse, the hook after is told how 
     if [ -f "$tmp/rc/pre-hook.sh" ] && ! sh "$tmp/rc/pre-hook.sh"; then
         return # Venus leaves the temporary folder behind too
     fi
-    if tar xzf "$1" -C /data --exclude rc; then how=success; else how=extraction-failed; fi
+    if tar_without_rc "$1"; then how=success; else how=extraction-failed; fi
     [ ! -f "$tmp/rc/post-hook.sh" ] || sh "$tmp/rc/post-hook.sh" "$how"
     rm -rf "$tmp"
+}
+
+tar_without_rc() { # tar xzf ARCHIVE -C /data --exclude rc, which Venus's busybox can and Debian's cannot
+    members=$(tar tzf "$1" | grep -v '^rc\(/\|$\)')
+    # shellcheck disable=SC2086  one word for each member
+    [ -z "$members" ] || tar xzf "$1" -C /data $members
 }
 
 look() { # true if there was an archive, taken or refused
@@ -30,7 +36,6 @@ look() { # true if there was an archive, taken or refused
 
 look_again() { # for sticks that are mounted late: once, when one comes or half a minute has passed
     udevadm settle
-    before=$(ls /media)
     tenths=300
     while [ "$tenths" -gt 0 ] && [ "$(ls /media)" = "$before" ]; do
         sleep 0.1
@@ -39,4 +44,6 @@ look_again() { # for sticks that are mounted late: once, when one comes or half 
     look
 }
 
-look || look_again &
+before=$(ls /media)
+if look; then exit 0; fi
+look_again &
