@@ -24,6 +24,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 name=dbus-smartbms
 apps=/data/apps
 app=$apps/$name
+next=$apps/.$name.next
 removed=$apps/.$name.removed
 hook=/data/rcS.local
 ram=/run/$name
@@ -176,11 +177,11 @@ place_package() { # the package in $PWD becomes the one in use; sets $changed
     answer=$(python3 -I -S -B dbus-smartbms --version 2>&1 | tail -n 1)
     [ "$answer" = "$name $(cat version)" ] || give_up "the package does not start on this GX: $answer"
     sync # what the link leads to has to be on the disk before the link
-    rm -rf "$app.link"
-    ln -s "$target" "$app.link" || give_up "$(no_write "$apps")"
+    rm -rf "$next"
+    ln -s "$target" "$next" || give_up "$(no_write "$apps")"
     # The one step that counts: a rename, which no power cut can halve. (`mv` would move the link into the folder that
     # the other one leads to.)
-    python3 -I -S -c 'import os, sys; os.replace(*sys.argv[1:])' "$app.link" "$app" || give_up "cannot change $app"
+    python3 -I -S -c 'import os, sys; os.replace(*sys.argv[1:])' "$next" "$app" || give_up "cannot change $app"
     sync
     changed=yes
 }
@@ -190,7 +191,7 @@ remove_others() { # every package but the one in use, and what a power cut left
     for folder in "$apps/.$name-"*; do
         [ ! -e "$folder" ] || [ "$folder" = "$apps/$in_use" ] || rm -rf "$folder"
     done
-    rm -f "$app.link" "$hook.$name"
+    rm -f "$next" "$hook.$name"
 }
 
 remove_package() {

@@ -9,7 +9,7 @@ find_sticks() { # what happens is told on the stick too, for those who have no o
     for archive in /media/*/venus-data-$name-*.tgz; do
         [ -e "$archive" ] || continue
         report=${archive%/*}/$name-install.txt
-        [ "$(wc -c <"$report" 2>/dev/null || echo 0)" -lt 20000 ] || rm -f "$report"
+        [ ! -e "$report" ] || [ "$(wc -c <"$report")" -lt 20000 ] || rm -f "$report"
         reports="$reports $report"
     done
 }

@@ -1,4 +1,4 @@
-"""The power goes while it is installed, updated, uninstalled: what the next boot makes of it, for every moment.
+"""The power goes while it is installed, updated or uninstalled, and comes back: at every moment.
 
 Every file operation is a moment, and each moment is there twice: with all that was written on the disk, and
 with what was not synced empty.  Of those at which ``tar`` unpacks into a folder that nothing reads
@@ -114,8 +114,9 @@ def version_in_use(gx: Gx) -> str:
     left = sorted(path.name for path in gx.data.glob("apps/*dbus-smartbms*"))
     if not gx.path("/service/dbus-smartbms").exists():
         assert not gx.path("/run/udev/rules.d/zz-dbus-smartbms.rules").exists()
-        assert not [path for path in left if path[0] != "."], left
-        return "none" if not left and not ours else f"not started{', a line in the hook' if ours else ''}"
+        if "dbus-smartbms" in left:
+            return "installed and not started"
+        return "none" if not left and not ours else "left over"
     assert len(ours) == 1
     link = str((gx.data / "apps" / "dbus-smartbms").readlink())
     assert left == [link, "dbus-smartbms"]
@@ -157,7 +158,7 @@ def test_while_it_is_installed(
         return found
 
     counts = try_all(cuts.outcomes, installs, tmp_path)
-    assert counts.keys() <= {"none", "not started", "not started, a line in the hook", __version__}
+    assert counts.keys() <= {"none", "left over", __version__}
     assert {"none", __version__} <= counts.keys()
 
 
@@ -177,6 +178,7 @@ def test_while_a_stick_installs_or_updates_it(
     stick = archives[NEW][1]
     with machine(tmp_path / "gx", states[before]) as gx:
         gx.boot()
+        gx.run("pkill -f update-data.sh")  # it looks once more for a stick that is mounted late
         shutil.copy(stick, gx.stick())
         cuts = powercut.trace(gx, "/etc/init.d/update-data.sh")
         assert version_in_use(gx) == NEW, cuts.result.output
@@ -203,13 +205,15 @@ def test_while_it_is_uninstalled(
         if found == "none":
             assert tree.changes(states["before"].tree, gx.state().tree) == []
         elif found != __version__:
-            gx.run(over_ssh(__version__), stdin=archives[__version__][0].read_bytes())
+            # The line in the boot hook was gone, the last of the files were not: nothing runs, and either way goes on.
+            if found == "left over":
+                gx.run(over_ssh(__version__), stdin=archives[__version__][0].read_bytes())
             gx.run(f"sh {APP}/setup.sh uninstall")
             assert tree.changes(states["before"].tree, gx.state().tree) == []
         return found
 
     counts = try_all(cuts.outcomes, ends, tmp_path)
-    assert counts.keys() <= {"none", "not started", __version__}
+    assert counts.keys() <= {"none", "left over", "installed and not started", __version__}
     assert "none" in counts
 
 
@@ -234,7 +238,7 @@ def test_no_space_at_any_step(
             assert said.status == 0 or "setup.sh: " in said.output or "No space left" in said.output
             return found
 
-    rooms = [*range(0, 64, 4), *range(64, 8192, 256)]
+    rooms = [*range(0, 64, 8), *range(64, 8192, 512)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = [*pool.map(with_room, rooms)]
     assert set(found) == {__version__, NEW}
