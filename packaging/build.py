@@ -25,7 +25,8 @@ HERE = ROOT / "packaging"
 PROGRAMS = ("setup.sh", "service/run", "service/log/run")
 """Files that are started by their name."""
 TEXTS = (
-    "service/device.sh", "service/stick.sh", "README.md", "CHANGELOG.md", "LICENSE", "docs/dbus-smartbms.ini", "docs/install.md",
+    "service/device.sh", "service/stick.sh",
+    "README.md", "CHANGELOG.md", "LICENSE", "docs/dbus-smartbms.ini", "docs/install.md",
     "dbus-smartbms/__main__.py", "protocol/smartbms_protocol/py.typed",
 )  # fmt: skip
 PACKAGES = ("dbus-smartbms/dbus_smartbms", "protocol/smartbms_protocol")
@@ -154,11 +155,12 @@ def tar(files: Files, programs: set[str]) -> bytes:
     """A plain ustar archive of files, some of them programs, and their folders.
 
     Not of ``apps``: that is shared with other people's packages, and unpacking would set its mode and time.
+    rc/ comes first: of an archive that was copied in part Venus then has the hooks, which say so.
     """
     folders = {str(folder) for name in files for folder in Path(name).parents} - {".", "apps"}
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT, encoding="ascii") as archive:
-        for name in sorted(folders | set(files)):
+        for name in sorted(folders | set(files), key=lambda name: (not f"{name}/".startswith("rc/"), name)):
             member = tarfile.TarInfo(name)
             member.uname = member.gname = "root"
             member.mtime = MEMBER_TIME_S

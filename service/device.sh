@@ -288,10 +288,8 @@ place_rule() { # and, where it is new, take the ttys from serial-starter
     fi
     reload
     for tty in $(our_ttys); do
-        if [ -e "/dev/serial-starter/$tty" ] || ls -d "/service/"*".$tty" >/dev/null 2>&1; then
-            bounded "$starter/stop-tty.sh" "$tty" >/dev/null 2>&1 ||
-                tell "serial-starter did not let go of $tty; if no battery appears, reboot"
-        fi
+        bounded "$starter/stop-tty.sh" "$tty" >/dev/null 2>&1 ||
+            tell "serial-starter did not let go of $tty; if no battery appears, reboot"
         trigger change "$tty"
     done
 }

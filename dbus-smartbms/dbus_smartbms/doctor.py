@@ -206,7 +206,7 @@ def _services(services: Services) -> list[str]:
             ("driver", _supervised(services.driver)),
             ("its log", _supervised(services.log)),
             ("not started", (services.why or "").strip() or "-"),
-            ("unclean starts", " ".join((services.starts or "").split()) or "none noted"),
+            ("restarts", f"{services.restarts} after ends that were not in order"),
             ("boot hook", _HOOKS[services.hook]),
             ("udev rule", rule),
             ("vendor's driver", f"{VENDOR} is there" if services.vendor else "not installed"),

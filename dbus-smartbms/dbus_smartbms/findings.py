@@ -8,6 +8,7 @@ from typing import NamedTuple
 from .configuration import Configuration
 from .gx import CONFIGURATION, HOOK, VENDOR, Machine, Services
 from .link import CABLE_MODEL, unprogrammed
+from .starts import RESTARTS
 from .survey import MULTIPLE, OURS, Battery, Bus
 from .usb import Tty, Usb, name_it
 from .use import ACTIVE_BMS, DVCC, judge
@@ -100,11 +101,16 @@ def _service(facts: Facts) -> list[Finding]:
 
 
 def _restarting(services: Services | None) -> list[Finding]:
-    seconds = services.driver.seconds if services else None
-    if services is None or not (services.starts or "").strip() or (seconds or 0) >= RESTARTING_S:
+    if services is None or not services.restarts:
         return []
     do = "see the last log lines; send a report to the driver's authors"
-    return [Finding("the driver ends and is started again", do)]
+    if services.restarts >= RESTARTS:
+        return [
+            Finding(
+                "the driver ended and was started again too often: it allows 0.1 C until it runs calmly", do
+            )
+        ]
+    return [Finding("the driver ended and was started again", do)] if _young_service(services) else []
 
 
 def _cable(facts: Facts) -> list[Finding]:
@@ -182,7 +188,11 @@ def _bus(facts: Facts) -> list[Finding]:
 
 def _young(facts: Facts) -> bool:
     """Whether the driver came up just now: it takes three frames to appear."""
-    return facts.services is not None and (facts.services.driver.seconds or 0) < RESTARTING_S
+    return facts.services is not None and _young_service(facts.services)
+
+
+def _young_service(services: Services) -> bool:
+    return (services.driver.seconds or 0) < RESTARTING_S
 
 
 def _lost(battery: Battery) -> bool:

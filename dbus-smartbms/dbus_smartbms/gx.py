@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from . import starts
+
 _T = TypeVar("_T")
 
 APP = "/data/apps/dbus-smartbms"
@@ -138,8 +140,8 @@ class Services(NamedTuple):
     rule: bool
     why: str | None
     """What the boot hook or the service says of why the driver is not started."""
-    starts: str | None
-    """The unclean starts since the boot, as the driver keeps them."""
+    restarts: int
+    """Starts after an end that was not in order, as many as the driver remembers."""
     takeover: bool
     vendor: bool
     """Whether the vendor's driver is installed."""
@@ -242,7 +244,7 @@ class Gx:
             self._hook(),
             self.path(RULE).is_file(),
             self.read(f"{RUNTIME}/why", 1000),
-            self.read(f"{RUNTIME}/starts", 1000),
+            len(starts.read(self.read(f"{RUNTIME}/starts", starts.LARGEST) or "", time.monotonic()).restarts),
             self.path(TAKEOVER).exists(),
             self.path(VENDOR).is_dir(),
             vendors,

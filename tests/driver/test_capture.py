@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import rig
 from dbus_smartbms import capture
-from dbus_smartbms.capture import MOST_BYTES, PIECE_BYTES, Piece, Recent
+from dbus_smartbms.capture import MOST_BYTES, PIECE_BYTES, Piece
 from smartbms_protocol import encode
 
 WIRE = 960
@@ -32,7 +32,7 @@ def written(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_minute_is_kept_to_the_millisecond() -> None:
-    recent = Recent()
+    recent = capture.Recent()
     for at in (99.0, 100.0, 130.0, 160.0):
         recent.add("a", b"%d" % at, at)
     assert [piece.data for piece in recent.pieces(160.0)["a"]] == [b"100", b"130", b"160"]
@@ -40,7 +40,7 @@ def test_a_minute_is_kept_to_the_millisecond() -> None:
 
 
 def test_a_cable_that_is_silent_for_a_minute_is_not_there() -> None:
-    recent = Recent()
+    recent = capture.Recent()
     recent.add("a", b"1", 100.0)
     recent.add("b", b"2", 160.0)
     assert recent.pieces(161.0) == {"b": [Piece(160.0, b"2")]}
@@ -48,7 +48,7 @@ def test_a_cable_that_is_silent_for_a_minute_is_not_there() -> None:
 
 def test_a_minute_of_frames_and_of_garbage_at_the_wire_s_rate_fits() -> None:
     """Garbage as it comes from a cable: the chip passes it on every 16 ms."""
-    recent = Recent()
+    recent = capture.Recent()
     pieces = int(60 / 0.016)
     for number in range(pieces + 1):
         recent.add("a", bytes(16), number * 0.016)
@@ -58,7 +58,7 @@ def test_a_minute_of_frames_and_of_garbage_at_the_wire_s_rate_fits() -> None:
 
 def test_a_bound_is_kept_with_single_bytes_and_with_large_pieces() -> None:
     most = MOST_BYTES // (PIECE_BYTES + 1)
-    recent = Recent()
+    recent = capture.Recent()
     for number in range(most + 10):
         recent.add("a", b"%d" % (number % 10), 1.0)
     kept = recent.pieces(1.0)["a"]
@@ -76,7 +76,7 @@ def test_a_bound_is_kept_with_single_bytes_and_with_large_pieces() -> None:
 def test_the_memory_it_takes_is_what_is_counted(size: int) -> None:
     """Four cables, ten minutes of whatever comes: as the allocator sees it."""
     data = [bytes([number % 256]) * size for number in range(1000)]
-    recent = Recent()
+    recent = capture.Recent()
     tracemalloc.start()
     try:
         for number in range(40_000):
@@ -88,11 +88,25 @@ def test_the_memory_it_takes_is_what_is_counted(size: int) -> None:
     assert taken > 4 * MOST_BYTES * 0.5, "the count is not far from what is taken"
 
 
+def test_what_is_older_than_a_minute_takes_no_memory() -> None:
+    """An hour of a BMS, eight pieces a second."""
+    recent = capture.Recent()
+    tracemalloc.start()
+    try:
+        for number in range(8 * 3600):
+            recent.add("a", bytes(bytearray(8)), number / 8)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(recent.pieces(3600.0)["a"]) == 8 * 60
+    assert taken < 8 * 60 * 1.2 * (8 + PIECE_BYTES)
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.binary(max_size=40), st.floats(0, 30)), max_size=40))
 def test_whatever_comes_is_written_in_order_and_completely(
     tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[str, bytes, float]]
 ) -> None:
-    recent, now = Recent(), 0.0
+    recent, now = capture.Recent(), 0.0
     for cable, data, later in pieces:
         now += later
         recent.add(cable, data, now)

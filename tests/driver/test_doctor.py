@@ -33,7 +33,7 @@ MACHINE = Machine(
 )  # fmt: skip
 UP = Supervised("/service/dbus-smartbms", there=True, said="up (pid 812) 9000 seconds")
 SERVICES = Services(
-    UP, UP._replace(name="/service/dbus-smartbms/log"), "ours", rule=True, why=None, starts=None,
+    UP, UP._replace(name="/service/dbus-smartbms/log"), "ours", rule=True, why=None, restarts=0,
     takeover=False, vendor=False, vendor_services=[],
 )  # fmt: skip
 ITEMS: dict[str, tuple[Any, str]] = {
@@ -88,8 +88,13 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["the driver does not run (down 3 seconds, normally up)"], "svc -u /service/dbus-smartbms",
     ),
     "starting again and again": (
-        {"services": services(driver=UP._replace(said="up (pid 9) 1 seconds"), starts="12 40 71\n")},
-        ["the driver ends and is started again"], "the last log lines",
+        {"services": services(driver=UP._replace(said="up (pid 9) 1 seconds"), restarts=1)},
+        ["the driver ended and was started again"], "the last log lines",
+    ),
+    "too many restarts": (
+        {"services": services(restarts=3)},
+        ["the driver ended and was started again too often: it allows 0.1 C until it runs calmly"],
+        "the last log lines",
     ),
     "svscan does not look after it": (
         {"services": services(driver=UP._replace(said="supervise not running"))},
@@ -196,6 +201,7 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
 
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
     assert findings(facts()) == []
+    assert findings(facts(services=services(restarts=2))) == []  # it has run for long since
     assert doctor.report(facts())[-2:] == ["== verdict", "nothing wrong found"]
 
 

@@ -6,6 +6,7 @@ are 100 A, unless a test says otherwise, and at rest in the middle nothing else 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from dbus_smartbms import ratings, rules
 from dbus_smartbms.ratings import Thresholds
 from dbus_smartbms.rules import Wishes
 from dbus_smartbms.sag import Lowest
-from dbus_smartbms.settings import Settings
+from dbus_smartbms.settings import Settings, after_restarts
 from dbus_smartbms.stages import Stage
 from rig import frame
 from smartbms_protocol import PackState
@@ -74,8 +75,15 @@ def careful(*rates: str, **configured: Any) -> dict[str, Any]:
     return dict.fromkeys(rates, 0.1) | {"careful": frozenset(rates)} | configured
 
 
+def restarted(*rates: str, **configured: Any) -> dict[str, Any]:
+    """The same after many restarts."""
+    settings = after_restarts(Settings(**careful(*rates, **configured)))
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+
+
 CHARGE, DISCHARGE = (150_000, "0.5 C of 300 Ah"), (300_000, "1 C of 300 Ah")
 EMPTY = (0, "the capacity setting of the BMS is 0")
+RESTARTED = (30_000, "0.1 C of 300 Ah: the driver was restarted again and again")
 MISTAKE = (30_000, "0.1 C of 300 Ah: a mistake in the configuration")
 CONFIGURED: list[tuple[dict[str, Any], tuple[int, str], tuple[int, str]]] = [
     ({}, CHARGE, DISCHARGE),
@@ -90,7 +98,11 @@ CONFIGURED: list[tuple[dict[str, Any], tuple[int, str], tuple[int, str]]] = [
     (careful("charge_rate", max_charge_current=80.0), MISTAKE, DISCHARGE),
     (careful("charge_rate", max_charge_current=20.0), (20_000, "configured maximum 20 A"), DISCHARGE),
     (careful("discharge_rate", max_charge_current=80.0), (80_000, "configured maximum 80 A"), MISTAKE),
-]
+    (restarted(), RESTARTED, RESTARTED),
+    (restarted("charge_rate"), RESTARTED, RESTARTED),
+    (restarted(max_charge_current=80.0, max_discharge_current=20.0), RESTARTED,
+     (20_000, "configured maximum 20 A")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("configured", "charge", "discharge"), CONFIGURED)

@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rig
+from dbus_smartbms import starts
 from dbus_smartbms.bank import Bank
 from dbus_smartbms.configuration import Configuration, load
 from dbus_smartbms.rules import Wishes
 from dbus_smartbms.settings import Settings, after_restarts
-from dbus_smartbms.starts import CALM_S, LARGEST, Found, Starts, counted, read
+from dbus_smartbms.starts import CALM_S, LARGEST
 
 BANK = "com.victronenergy.battery.smartbms"
 CCL, DCL = "/Info/MaxChargeCurrent", "/Info/MaxDischargeCurrent"
@@ -56,72 +57,81 @@ def test_three_restarts_within_five_minutes_are_too_many(
     before: tuple[float, ...], now: float, expected: int
 ) -> None:
     """Exactly five minutes are within, a millisecond more is not; older ones are forgotten."""
-    restarts = counted(Found(before, unended=True), now)
+    restarts = starts.counted(starts.Found(before, unended=True), now)
     assert len(restarts) == expected
     assert restarts[-1] == now
 
 
 def test_a_start_after_an_end_in_order_is_no_restart() -> None:
-    assert counted(Found((900.0, 950.0)), 1000.0) == (900.0, 950.0)
-    assert counted(Found(), 1000.0) == ()
+    assert starts.counted(starts.Found((900.0, 950.0)), 1000.0) == (900.0, 950.0)
+    assert starts.counted(starts.Found(), 1000.0) == ()
 
 
 def test_too_many_stay_too_many_until_a_calm_run() -> None:
     """A driver that crashes every nine minutes would else be free at each second start."""
     many = (900.0, 950.0, 1000.0)
-    assert counted(Found(many, unended=True), 1540.0) == many
-    assert counted(Found(many), 99_999.0) == many, "and an end in order is no way past it"
+    assert starts.counted(starts.Found(many, unended=True), 1540.0) == many
+    assert starts.counted(starts.Found(many), 99_999.0) == many, "and an end in order is no way past it"
+    just = (100.0, 200.0, 400.0)
+    assert starts.counted(starts.Found(just), 401.0) == just
+
+
+def test_two_restarts_are_forgotten_after_five_minutes() -> None:
+    assert starts.counted(starts.Found((700.0, 701.0)), 1000.0) == (700.0, 701.0)
+    assert starts.counted(starts.Found((699.9, 701.0)), 1000.0) == (701.0,)
+    assert starts.counted(starts.Found((699.8, 699.9)), 1000.0) == ()
 
 
 def test_the_memory_stays_small() -> None:
-    text, starts = "", []
+    text, sizes = "", []
     for number in range(1000):
-        restarts = counted(read(text, float(number)), float(number))
+        restarts = starts.counted(starts.read(text, float(number)), float(number))
         text = "".join(f"restarted {at}\n" for at in restarts) + f"started {number}\n"
-        starts.append(len(text.splitlines()))
-    assert max(starts) == 4
+        sizes.append(len(text.splitlines()))
+    assert max(sizes) == 4
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", Found()),
-        ("started 900\n", Found((), unended=True)),
-        ("started 1000\n", Found((), unended=True)),
-        ("started 1000.001\n", Found()),
-        ("restarted 950\nrestarted 900.5\n", Found((900.5, 950.0))),
-        ("restarted 1000.001\nrestarted 1000\n", Found((1000.0,))),
-        ("restarted 900\nstarted 950\n", Found((900.0,), unended=True)),
-        ("restarted\n", Found((), unended=True)),
-        ("restarted nan\n", Found((), unended=True)),
-        ("restarted inf\n", Found()),
-        ("restarted -1\n", Found((), unended=True)),
-        ("ended 900\n", Found((), unended=True)),
-        ("\0\0\0", Found((), unended=True)),
-        ("restarted 900\n?\n", Found((900.0,), unended=True)),
+        ("", starts.Found()),
+        ("started 900\n", starts.Found((), unended=True)),
+        ("started 1000\n", starts.Found((), unended=True)),
+        ("started 1000.001\n", starts.Found()),
+        ("restarted 950\nrestarted 900.5\n", starts.Found((900.5, 950.0))),
+        ("restarted 1000.001\nrestarted 1000\n", starts.Found((1000.0,))),
+        ("restarted 900\nstarted 950\n", starts.Found((900.0,), unended=True)),
+        ("restarted\n", starts.Found((), unended=True)),
+        ("restarted nan\n", starts.Found((), unended=True)),
+        ("restarted inf\n", starts.Found()),
+        ("restarted -1\n", starts.Found((), unended=True)),
+        ("restarted 0\nrestarted 0.5\n", starts.Found((0.0, 0.5))),
+        ("ended 900\n", starts.Found((), unended=True)),
+        ("\0\0\0", starts.Found((), unended=True)),
+        ("restarted 900\n?\n", starts.Found((900.0,), unended=True)),
     ],
 )
-def test_what_a_file_says(text: str, expected: Found) -> None:
+def test_what_a_file_says(text: str, expected: starts.Found) -> None:
     """At 1000 s: what is later is of another boot; damage is one end that was not in order."""
-    assert read(text, 1000.0) == expected
+    assert starts.read(text, 1000.0) == expected
 
 
 @given(st.text(), st.floats(0, 1e9))
 def test_any_text_is_read_and_damage_alone_is_never_too_many(text: str, now: float) -> None:
-    found = read(text, now)
+    found = starts.read(text, now)
     assert all(0 <= at <= now for at in found.restarts)
-    assert len(counted(found, now)) <= 3
+    assert len(starts.counted(found, now)) <= 3
     if "restarted" not in text:
-        assert len(counted(found, now)) <= 1
+        assert len(starts.counted(found, now)) <= 1
 
 
 # The file
 
 
-def crash(folder: Path, *times: float) -> Starts:
+def crash(folder: Path, *times: float) -> starts.Starts:
     """Drivers that started at these times, and none of them ended in order but maybe the last."""
     for at in times:
-        one = Starts(folder)
+        one = starts.Starts(folder)
         one.begin(at)
     return one
 
@@ -142,7 +152,7 @@ def test_how_long_a_run_was_before_the_first_crash_does_not_matter(tmp_path: Pat
 
 def test_ends_in_order_leave_nothing_and_count_nothing(tmp_path: Path) -> None:
     for at in range(10):
-        one = Starts(tmp_path)
+        one = starts.Starts(tmp_path)
         one.begin(float(at))
         one.end()
         assert not one.too_many
@@ -218,6 +228,20 @@ def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path, caplog: pytes
     (line,) = caplog.records
     assert line.levelno == logging.WARNING
     assert line.message == f"{tmp_path / 'run'} cannot be written (File exists): restarts are not counted"
+
+
+def test_a_folder_that_goes_while_it_runs_is_made_again_and_an_end_in_order_says_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = crash(tmp_path / "run", 100.0, 110.0, 120.0, 130.0)
+    (tmp_path / "run" / "starts").unlink()
+    (tmp_path / "run").rmdir()
+    one.tick(130.0 + CALM_S)
+    assert lines(tmp_path / "run") == ["started"]
+    (tmp_path / "run" / "starts").unlink()
+    (tmp_path / "run").rmdir()
+    one.end()
+    assert caplog.records == []
 
 
 # The cap

@@ -475,7 +475,8 @@ def note(event, args):
 sys.addaudithook(note)
 """
 """Notes in the log whatever is opened to be written, made, moved or removed, until the driver has ended."""
-HURRIED = RUN.replace("status", "driver.STATE_S, driver.WISH_S = 0.01, (0.01, 0.01)\nstatus", 1)
+NO_PAUSE = "driver.STATE_S = driver.AGAIN_S = 0.01; driver.WISH_S = 0.01, 0.01\n"
+HURRIED = RUN.replace("status", NO_PAUSE + "status", 1)
 """The driver with no time between two writings of its state file."""
 
 

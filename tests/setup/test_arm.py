@@ -7,7 +7,6 @@ machine's.  ``ARM_PYTHON`` names the folder that ``.ci/arm-python`` made, with `
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -27,23 +26,8 @@ QEMU = {"armhf": "qemu-arm-static", "arm64": "qemu-aarch64-static"}
 MACHINE = {"armhf": ["armv7l", 4], "arm64": ["aarch64", 8]}
 """What the interpreter says of itself: the machine, and the bytes of a C long."""
 RECORDED = rig.ROOT / "tests" / "recorded"
-VENDORED = ("dbus_next", "serial", "serial_asyncio")
 OWN_PATHS = ("/Mgmt/Connection",)
 """Paths that name the line, and so differ between two drivers."""
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package folder as it is on a device."""
-    folder = tmp_path_factory.mktemp("package")
-    for name in ("dbus-smartbms", "protocol"):
-        shutil.copytree(rig.ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in VENDORED:
-        found = importlib.util.find_spec(name)
-        assert found is not None
-        assert found.origin is not None
-        shutil.copytree(Path(found.origin).parent, folder / "vendor" / name)
-    return folder
 
 
 @pytest.fixture(scope="session")

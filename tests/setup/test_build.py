@@ -228,7 +228,7 @@ def test_the_headers_are_ustar_and_nothing_else(archive: Archives) -> None:
             assert header[156:157] in b"05"
             names.append(header[:100].rstrip(b"\0").rstrip(b"/").decode("ascii"))
             at += 512 + -(-int(header[124:135], 8) // 512) * 512
-        assert names == sorted(names)
+        assert names == sorted(names, key=lambda name: (not f"{name}/".startswith("rc/"), name))
         assert not data[at:].strip(b"\0")
 
 
@@ -242,9 +242,11 @@ def test_the_stick_s_archive_has_the_same_members_and_rc(archive: Archives) -> N
     plain, stick = map(contents, archive)
     rc = {name: data for name, data in stick.items() if name.split("/")[0] == "rc"}
     assert {name: data for name, data in stick.items() if name not in rc} == plain
-    assert set(rc) == {"rc", "rc/pre-hook.sh", "rc/post-hook.sh", "rc/SHA256SUMS", "rc/version"}
-    assert rc["rc/SHA256SUMS"] == plain[f"{PACKAGE}/SHA256SUMS"]
-    assert rc["rc/version"] == plain[f"{PACKAGE}/version"] == f"{__version__}\n".encode()
+    with_hooks = {"SHA256SUMS", "version", "setup.sh", "service", "service/device.sh", "service/stick.sh"}
+    hooks = {"rc/pre-hook.sh", "rc/post-hook.sh"}
+    assert set(rc) == {"rc", *hooks, *(f"rc/{name}" for name in with_hooks)}
+    assert all(rc[f"rc/{name}"] == plain[f"{PACKAGE}/{name}"] for name in with_hooks)
+    assert rc["rc/version"] == f"{__version__}\n".encode()
     for hook in ("pre-hook.sh", "post-hook.sh"):
         assert rc[f"rc/{hook}"] == (rig.ROOT / "packaging" / "rc" / hook).read_bytes()
 
@@ -257,7 +259,7 @@ def test_everything_is_in_the_staging_folder(archive: Archives) -> None:
     below = {name.removeprefix(f"{PACKAGE}/") for name in names - {PACKAGE}}
     assert {name for name in below if name.count("/") < (2 if name.startswith("service") else 1)} == {
         "setup.sh", "version", "SHA256SUMS", "README.md", "CHANGELOG.md", "LICENSE",
-        "docs", "service", "service/run", "service/log", "dbus-smartbms", "protocol", "vendor",
+        "docs", "service", "service/run", "service/device.sh", "service/stick.sh", "service/log", "dbus-smartbms", "protocol", "vendor",
     }  # fmt: skip
     assert {name for name in below if name.startswith("docs/")} == {
         "docs/dbus-smartbms.ini",

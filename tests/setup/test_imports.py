@@ -70,6 +70,7 @@ def gx(promised: set[str], package: Path, tmp_path: Path) -> Gx:
 
 
 COMMANDS: dict[str, list[list[str]]] = {
+    "doctor": [["--root", "/nowhere"]],
     "config": [["check", str(EXAMPLE)], ["show", str(EXAMPLE)], ["example"]],
     "record": [["--help"]],
     "replay": [[], ["--items", "--config", str(EXAMPLE)]],
@@ -93,7 +94,7 @@ def test_a_command_imports_what_a_gx_promises(gx: Gx, words: list[str]) -> None:
         ended = subprocess.run(
             [*gx.command, *words], stdin=capture, capture_output=True, text=True, check=False
         )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == (words[0] == "doctor"), ended.stderr  # nothing is right with a GX of nowhere
     assert ended.stdout
     assert "as on a GX" not in ended.stderr
     gx.check()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ SETUP = f"sh {APP}/setup.sh"
 HOOK = "/data/rcS.local"
 LINE = f"[ -x {APP}/setup.sh ] && {APP}/setup.sh boot || : # dbus-smartbms"
 OVER_SSH = f"tar xzf - -C /data && sh /data/apps/.dbus-smartbms-{__version__}.new/setup.sh install"
+OLD_PYTHON = '#!/bin/sh\n[ "$1" != -V ] || echo Python 3.8.18\nexit 1\n'
 VENDOR = "#!/bin/sh\nexec 2>&1\nexec sleep 1000001\n"
 
 
@@ -51,18 +54,32 @@ def until(what: Callable[[], object], gx: Gx) -> None:
         time.sleep(0.05)
 
 
-def drivers(gx: Gx) -> list[str]:
-    return [str(process) for process in gx.processes() if f"{__version__}" in str(process) and " run " in str(process)]
+def drivers(gx: Gx) -> list[int]:
+    """The driver's processes: one, where it runs."""
+    return [process.pid for process in gx.processes() if str(process).startswith("python3 -I -S -u")]
 
 
-def runs(gx: Gx) -> bool:
-    """Whether the driver has the BMS's cable open."""
-    return "reading /dev/ttyUSB0" in log(gx)
+def reads(gx: Gx, times: int = 1) -> bool:
+    """Whether the driver has opened the BMS's cable so often, since it was installed."""
+    return log(gx).count("reading /dev/ttyUSB0") == times
+
+
+def install(gx: Gx, archive: bytes) -> str:
+    """Over SSH, as the README says it; what was said, when the driver has the cable open."""
+    said = gx.run(OVER_SSH, stdin=archive)
+    assert said.status == 0, said.output
+    until(lambda: reads(gx), gx)
+    return said.output
+
+
+def in_use(gx: Gx) -> str:
+    return str((gx.data / "apps" / "dbus-smartbms").readlink())
 
 
 def log(gx: Gx) -> str:
-    file = gx.data / "log" / "dbus-smartbms" / "current"
-    return file.read_text() if file.exists() else ""
+    """All of it: multilog puts a file aside that a power cut left unfinished."""
+    folder = gx.data / "log" / "dbus-smartbms"
+    return "".join(file.read_text() for file in (*sorted(folder.glob("@*")), *folder.glob("current")))
 
 
 def lasting(gx: Gx) -> dict[str, tree.Entry]:
@@ -71,45 +88,50 @@ def lasting(gx: Gx) -> dict[str, tree.Entry]:
     return {path: entry for path, entry in gx.tree("/data").items() if not path.startswith(own)}
 
 
+def only_unpacked(before: tree.Tree, after: tree.Tree) -> bool:
+    """Whether nothing changed but for what `tar` made before the installer was asked."""
+    changes = tree.changes(before, after)
+    return [change for change in changes if f".dbus-smartbms-{__version__}.new" not in change] == [
+        "+ /data/apps"
+    ]
+
+
 def placed(gx: Gx) -> dict[str, tree.Entry]:
     """All of a device where something of ours could lie."""
     found = gx.tree("/data", "/run", "/service")
-    moving = "/data/log/dbus-systemcalc-py", "/data/var/", "/service/dbus-systemcalc-py", "/service/serial-starter"
-    return {path: entry for path, entry in found.items() if not path.startswith((*moving, "/run/serial-starter"))}
+    others = "/data/var/", "/service/serial-starter", "/run/serial-starter", "/run/venus/custom-rc"
+    moving = ("/data/log/dbus-systemcalc-py", "/service/dbus-systemcalc-py", *others)
+    return {path: entry for path, entry in found.items() if not path.startswith(moving)}
 
 
 def test_over_ssh_and_not_rebooted(gx: Gx, ssh: bytes) -> None:
-    said = gx.run(OVER_SSH, stdin=ssh)
-    assert said.status == 0, said.output
-    assert f"dbus-smartbms {__version__} is installed." in said.output
-    assert "/service/dbus-smartbms: up" in said.output
-    assert "cable: /dev/ttyUSB0 SmartBMSToUSB DK0ABC12\n" in said.output
-    until(lambda: runs(gx), gx)
+    said = install(gx, ssh)
+    assert f"dbus-smartbms {__version__} is installed." in said
+    assert "/service/dbus-smartbms: up" in said
+    assert "cable: /dev/ttyUSB0 SmartBMSToUSB DK0ABC12\n" in said
     assert gx.properties("ttyUSB0")["VE_SERVICE"] == "ignore"
     assert gx.properties("ttyUSB1")["VE_SERVICE"] == "mkx"
-    assert [path for path in lasting(gx) if path.count("/") == 3 and "/apps/" in path] == [
-        f"/data/apps/{name}" for name in sorted(["dbus-smartbms", Path(gx.run(["readlink", APP]).output.strip()).name])
-    ]
+    assert sorted(path.name for path in (gx.data / "apps").iterdir()) == [in_use(gx), "dbus-smartbms"]
     assert gx.data.joinpath("rcS.local").read_text() == f"#!/bin/sh\n{LINE}, all of this file\n"
 
 
 def test_twice_changes_nothing(gx: Gx, ssh: bytes) -> None:
-    gx.run(OVER_SSH, stdin=ssh)
-    until(lambda: runs(gx), gx)
-    before, pids = lasting(gx), [process.pid for process in gx.processes() if " run " in str(process)]
+    install(gx, ssh)
+    before, pids = lasting(gx), drivers(gx)
+    assert len(pids) == 1
     said = gx.run(OVER_SSH, stdin=ssh)
     assert "was installed already; nothing was changed" in said.output
     assert tree.changes(before, lasting(gx)) == []
-    assert [process.pid for process in gx.processes() if " run " in str(process)] == pids
     said = gx.run(f"{SETUP} install")
     assert said.status == 0
+    assert drivers(gx) == pids
     assert tree.changes(before, lasting(gx)) == []
 
 
 def test_after_a_reboot_the_cable_is_not_probed(gx: Gx, ssh: bytes) -> None:
-    gx.run(OVER_SSH, stdin=ssh)
+    install(gx, ssh)
     gx.reboot()
-    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    until(lambda: reads(gx, 2), gx)
     since = gx.calls[gx.calls.index("boot 2") :]
     assert not [call for call in since if call.startswith("probe ttyUSB0")]
     assert "probe ttyUSB1 mkx" in since
@@ -139,14 +161,14 @@ def test_before_services_are_started(tmp_path: Path, ssh: bytes) -> None:
     "foreign",
     [
         "#!/bin/sh\nset -e\necho early\nexit 0\n", "#!/bin/sh\necho early", "#!/bin/sh", "#!/bin/sh\n", "",
-        "echo early\n", "echo early", "#!/bin/bash -e\n\n\necho x\n\n\n", "#!/usr/bin/env sh\necho \"a\\tb\"\r\n",
+        "echo early\n", "echo early", "#!/bin/sh -e\n\n\necho x\n\n\n", '#!/usr/bin/env sh\necho "a\\tb"\r\n',
     ],
 )  # fmt: skip
 def test_a_foreign_hook_comes_back_byte_for_byte(tmp_path: Path, ssh: bytes, foreign: str) -> None:
     with Gx(tmp_path / "gx") as gx:
         gx.svscan = False
         hook = gx.data / "rcS.local"
-        hook.write_text(foreign)
+        hook.write_bytes(foreign.encode())
         hook.chmod(0o750)
         gx.boot()
         before = lasting(gx)
@@ -158,7 +180,7 @@ def test_a_foreign_hook_comes_back_byte_for_byte(tmp_path: Path, ssh: bytes, for
         assert gx.path("/service/dbus-smartbms/run").exists()
         assert ("early" in gx.console) == ("early" in foreign)
         gx.run(f"{SETUP} uninstall")
-        assert hook.read_text() == foreign
+        assert hook.read_bytes() == foreign.encode()
         assert tree.changes(before, lasting(gx)) == []
 
 
@@ -189,7 +211,7 @@ def test_hooks_that_would_not_start_it_are_refused(
     assert said.status == 1
     assert says in said.output
     assert "nstall again" in said.output
-    assert [change for change in tree.changes(before, lasting(gx)) if ".new" not in change] == ["+ /data/apps"]
+    assert only_unpacked(before, lasting(gx))
 
 
 def test_hook_that_the_gx_has_renamed(gx: Gx, ssh: bytes) -> None:
@@ -207,8 +229,7 @@ def test_hook_that_the_gx_has_renamed(gx: Gx, ssh: bytes) -> None:
 
 def test_uninstall_leaves_the_device_as_it_was(gx: Gx, ssh: bytes) -> None:
     before = placed(gx)
-    gx.run(OVER_SSH, stdin=ssh)
-    until(lambda: runs(gx), gx)
+    install(gx, ssh)
     said = gx.run(f"{SETUP} uninstall --purge")
     assert said.status == 0
     assert "dbus-smartbms is uninstalled." in said.output
@@ -224,29 +245,27 @@ def test_uninstall_leaves_the_device_as_it_was(gx: Gx, ssh: bytes) -> None:
 
 
 def test_uninstall_keeps_configuration_and_state(gx: Gx, ssh: bytes) -> None:
-    gx.run(OVER_SSH, stdin=ssh)
-    until(lambda: runs(gx), gx)
+    install(gx, ssh)
     for name in ("ini", "state"):
         (gx.data / "conf" / f"dbus-smartbms.{name}").write_text("[log]\n")
-    before = {path: entry for path, entry in gx.tree("/data/conf").items() if path.endswith((".ini", ".state"))}
-    gx.run(f"{SETUP} install")
     said = gx.run(f"{SETUP} uninstall")
     assert "/data/conf/dbus-smartbms.ini is kept; uninstall --purge removes it too" in said.output
-    after = {path: entry for path, entry in gx.tree("/data/conf").items() if "smartbms" in path}
-    assert after.keys() == before.keys()
-    assert after["/data/conf/dbus-smartbms.ini"] == before["/data/conf/dbus-smartbms.ini"]
+    kept = {path.name: path.read_text() for path in (gx.data / "conf").glob("*smartbms*")}
+    assert kept.keys() == {"dbus-smartbms.ini", "dbus-smartbms.state"}
+    assert kept["dbus-smartbms.ini"] == "[log]\n"
 
 
-@pytest.mark.parametrize("stub", ["stop-tty.sh", "udevadm"])
-@pytest.mark.parametrize("how", ["hang", "fail"])
-def test_programs_of_the_gx_that_hang_or_fail_hold_up_nothing(gx: Gx, ssh: bytes, stub: str, how: str) -> None:
+@pytest.mark.parametrize(("stub", "how"), [("stop-tty.sh", "hang"), ("udevadm", "hang"), ("udevadm", "fail")])
+def test_programs_of_the_gx_that_hang_or_fail_hold_up_nothing(
+    gx: Gx, ssh: bytes, stub: str, how: str
+) -> None:
     gx.behave(stub, how)
     said = gx.run(OVER_SSH, stdin=ssh, bound_s=120)
     assert said.status == 0, said.output
-    until(lambda: runs(gx), gx)
+    until(lambda: reads(gx), gx)
     gx.power_cut()
     gx.boot(bound_s=60)
-    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    until(lambda: reads(gx, 2), gx)
     if stub == "udevadm":
         assert "udev did not" in said.output
 
@@ -254,16 +273,17 @@ def test_programs_of_the_gx_that_hang_or_fail_hold_up_nothing(gx: Gx, ssh: bytes
 def test_a_cable_that_was_never_programmed_by_its_serial_number(gx: Gx, ssh: bytes) -> None:
     gx.plug("ttyUSB3", model="FT232R USB UART", serial="A50285BI")
     gx.plug("ttyUSB4", model="FT232R USB UART", serial="A5000000")
-    (gx.data / "conf" / "dbus-smartbms.ini").write_text("[link]\ndevices = auto, A50285BI  # the second pack\n")
+    text = "[link]\ndevices = auto, A50285BI  # the second pack\n"
+    (gx.data / "conf" / "dbus-smartbms.ini").write_text(text)
     gx.run(OVER_SSH, stdin=ssh)
     until(lambda: "reading /dev/ttyUSB3 (serial number A50285BI)" in log(gx), gx)
     assert {gx.properties(f"ttyUSB{n}")["VE_SERVICE"] for n in (0, 3)} == {"ignore"}
     assert gx.properties("ttyUSB4")["VE_SERVICE"] == "rs485:default"
 
 
-def test_venus_that_is_too_old(gx: Gx, ssh: bytes, tmp_path: Path) -> None:
+def test_venus_that_is_too_old(gx: Gx, ssh: bytes) -> None:
     gx.power_cut()
-    gx.covers["/usr/bin/python3"] = "#!/bin/sh\n[ \"$1\" != -V ] || echo Python 3.8.18\nexit 1\n"
+    gx.covers["/usr/bin/python3"] = OLD_PYTHON
     gx.firmware("v3.55")
     gx.boot()
     before = lasting(gx)
@@ -271,12 +291,12 @@ def test_venus_that_is_too_old(gx: Gx, ssh: bytes, tmp_path: Path) -> None:
     assert said.status == 1
     assert "Venus OS v3.55 has Python 3.8.18" in said.output
     assert "v3.60 and later. Update it" in said.output
-    assert [change for change in tree.changes(before, lasting(gx)) if ".new" not in change] == ["+ /data/apps"]
+    assert only_unpacked(before, lasting(gx))
 
 
 def test_a_firmware_that_is_put_back_to_one_too_old(gx: Gx, ssh: bytes) -> None:
     gx.run(OVER_SSH, stdin=ssh)
-    gx.covers["/usr/bin/python3"] = "#!/bin/sh\n[ \"$1\" != -V ] || echo Python 3.8.18\nexit 1\n"
+    gx.covers["/usr/bin/python3"] = OLD_PYTHON
     gx.firmware_update("v3.55")
     said = gx.run(f"{SETUP} status")
     assert said.status == 1
@@ -284,7 +304,7 @@ def test_a_firmware_that_is_put_back_to_one_too_old(gx: Gx, ssh: bytes) -> None:
     assert gx.properties("ttyUSB0")["VE_SERVICE"] == "default"
     gx.covers.clear()
     gx.firmware_update("v3.60")
-    until(lambda: runs(gx), gx)
+    until(lambda: reads(gx), gx)
 
 
 # Beside the vendor's driver
@@ -321,10 +341,10 @@ def test_vendors_driver_refused_taken_over_given_back(gx: Gx, ssh: bytes) -> Non
     said = gx.run(takeover)
     assert said.status == 0, said.output
     assert "The vendor's driver is stopped; uninstall gives it back." in said.output
-    until(lambda: runs(gx) and not is_on(gx), gx)
+    until(lambda: reads(gx) and not is_on(gx), gx)
     assert gx.properties("ttyUSB0")["VE_SERVICE"] == "ignore"
     gx.reboot()
-    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    until(lambda: reads(gx, 2), gx)
     assert not is_on(gx)
     gx.run(f"{SETUP} uninstall --purge")
     until(lambda: is_on(gx), gx)
@@ -340,7 +360,7 @@ def test_vendors_driver_that_comes_later_is_not_fought(gx: Gx, ssh: bytes) -> No
     assert "the service does not run: the vendor's driver is there" in said.output
     assert gx.properties("ttyUSB0")["VE_SERVICE"] == "smartbms"
     assert gx.run(f"{SETUP} takeover").status == 0
-    until(lambda: runs(gx) and not is_on(gx), gx)
+    until(lambda: reads(gx) and not is_on(gx), gx)
 
 
 # Sticks
@@ -352,12 +372,12 @@ def test_stick_in_and_left_in_over_three_boots(tmp_path: Path, stick: Path) -> N
         shutil.copy(stick, gx.stick())
         told = gx.stick() / "dbus-smartbms-install.txt"
         gx.boot()
-        until(lambda: runs(gx), gx)
+        until(lambda: reads(gx), gx)
         assert told.read_text().startswith(f"dbus-smartbms {__version__} is installed.")
         before, calls = lasting(gx), len(gx.calls)
         for boot in (2, 3):
             gx.reboot()
-            until(lambda boot=boot: log(gx).count("reading /dev/ttyUSB0") == boot, gx)  # type: ignore[misc]
+            until(functools.partial(reads, gx, boot), gx)
             assert "is installed already; the stick can be taken out" in told.read_text()
             assert tree.changes(before, lasting(gx)) == []
         assert not [call for call in gx.calls[calls:] if call.startswith("probe ttyUSB0")]
@@ -386,11 +406,11 @@ def test_stick_with_an_older_version(gx: Gx, ssh: bytes, stick: Path) -> None:
 
 
 def test_stick_with_a_newer_version(gx: Gx, ssh: bytes, stick: Path) -> None:
-    gx.run(OVER_SSH, stdin=ssh)
+    install(gx, ssh)
     packages.of_version(stick, "9.0.0", gx.stick())
     gx.reboot()
     until(lambda: "dbus-smartbms 9.0.0" in log(gx), gx)
-    assert len([*(gx.data / "apps").glob(".dbus-smartbms*")]) == 1
+    assert sorted(path.name for path in (gx.data / "apps").iterdir()) == [in_use(gx), "dbus-smartbms"]
 
 
 def test_stick_after_uninstall_says_so(gx: Gx, ssh: bytes, stick: Path) -> None:
@@ -434,16 +454,17 @@ def test_stick_on_a_gx_where_modifications_are_switched_off(tmp_path: Path, stic
 
 
 @pytest.mark.parametrize("version", ["9.0.0", "0.0.1"])
-def test_update_over_a_running_driver(gx: Gx, archive: tuple[Path, Path], version: str, tmp_path: Path) -> None:
-    gx.run(OVER_SSH, stdin=archive[0].read_bytes())
-    until(lambda: runs(gx), gx)
+def test_update_over_a_running_driver(
+    gx: Gx, archive: tuple[Path, Path], version: str, tmp_path: Path
+) -> None:
+    install(gx, archive[0].read_bytes())
     other = packages.of_version(archive[0], version, tmp_path / "other")
     said = gx.run(f"{SETUP} update -", stdin=other.read_bytes())
     assert f"dbus-smartbms {version} is installed." in said.output
-    until(lambda: f"dbus-smartbms {version}\n" in log(gx), gx)
-    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
-    assert len([*(gx.data / "apps").glob(".dbus-smartbms*")]) == 1
-    assert gx.run("ls /tmp").output == ""
+    until(lambda: reads(gx, 2), gx)
+    assert f"dbus-smartbms {version}\n" in log(gx)
+    assert sorted(path.name for path in (gx.data / "apps").iterdir()) == [in_use(gx), "dbus-smartbms"]
+    assert "-update" not in gx.run("ls /tmp").output
 
 
 def test_update_from_what_is_no_archive(gx: Gx, ssh: bytes) -> None:
@@ -489,11 +510,10 @@ def test_what_is_in_use_is_repaired(gx: Gx, ssh: bytes) -> None:
 
 
 def test_crash_is_followed_by_a_start(gx: Gx, ssh: bytes) -> None:
-    gx.run(OVER_SSH, stdin=ssh)
-    until(lambda: runs(gx), gx)
+    install(gx, ssh)
     for times in (2, 3, 4):
-        gx.run("pkill -9 -f 'dbus-smartbms run'")
-        until(lambda times=times: log(gx).count("reading /dev/ttyUSB0") == times, gx)  # type: ignore[misc]
+        gx.run(f"kill -9 {drivers(gx)[0]}")
+        until(functools.partial(reads, gx, times), gx)
     assert "0.1 C" in log(gx)
 
 
@@ -530,7 +550,8 @@ def test_no_run(gx: Gx, ssh: bytes) -> None:
 
 def test_clock_at_1970(gx: Gx, ssh: bytes) -> None:
     """What a clock does to an installation is the times of files: none of them is looked at."""
-    gx.run(OVER_SSH, stdin=ssh)
-    gx.run("find /data/apps /data/conf /data/rcS.local -exec touch -h -d '1970-01-01 00:00:07' {} +")
+    install(gx, ssh)
+    for path in (gx.data / "rcS.local", *(gx.data / "apps").rglob("*"), *(gx.data / "conf").iterdir()):
+        os.utime(path, (7, 7), follow_symlinks=False)
     gx.reboot()
-    until(lambda: log(gx).count("reading /dev/ttyUSB0") == 2, gx)
+    until(lambda: reads(gx, 2), gx)
