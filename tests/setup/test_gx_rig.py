@@ -152,7 +152,7 @@ def test_a_command_has_its_status_output_input_and_bound(gx: Gx) -> None:
     with pytest.raises(TimeoutError, match="begun"):
         gx.run("echo begun; sleep 60", bound_s=0.3)
     assert gx.run("sleep 60 & echo left").output == "left\n"  # what is left running holds up nothing
-    assert "sleep 60" in map(str, gx.processes())
+    wait_for(lambda: "sleep 60" in map(str, gx.processes()))
 
 
 def test_orphans_are_reaped(gx: Gx) -> None:
@@ -650,7 +650,7 @@ def test_what_a_command_leaves_running_is_let_go(gx: Gx) -> None:
     cuts = powercut.trace(gx, "sleep 60 & (while :; do sleep 1; done) & echo done")
     assert cuts.result.output == "done\n"
     assert time.monotonic() - began < 30
-    assert "sleep 60" in map(str, gx.processes())
+    wait_for(lambda: "sleep 60" in map(str, gx.processes()))
 
 
 def test_a_traced_command_has_a_bound(gx: Gx) -> None:

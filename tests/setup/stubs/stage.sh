@@ -3,6 +3,7 @@
 # FOLDER has root, data, pts, media, sys, rig; COVERS is a folder of files that cover some of the root's.
 # Says "pid N", its own outside, on stdout.
 set -e
+exec 2>&4 4>&-
 folder=$1 image=$2 covers=$3
 shift 3
 read -r pid rest </proc/self/stat
