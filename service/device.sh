@@ -465,7 +465,7 @@ update() { # update [ARCHIVE | -]: from a file, or from what comes in
 doctor() {
     program=$PWD/dbus-smartbms
     cd "$here" || cd / # a report is made where the user is
-    exec python3 -I -S -X pycache_prefix="$ram/pycache" "$program" doctor "$@"
+    exec python3 -I -S -B "$program" doctor "$@"
 }
 
 uninstall() { # uninstall [--purge]
@@ -476,6 +476,10 @@ uninstall() { # uninstall [--purge]
     remove_rule
     free_vendor
     remove_rest "${1:-}"
+    # All but the scripts, which a boot would need to go on. When the line in the hook is gone nothing calls them.
+    for folder in "$apps/.$name-"*; do
+        [ ! -e "$folder" ] || find "$folder" -type f ! -name '*.sh' -exec rm -f {} +
+    done
     remove_hook "$hook.disabled"
     remove_hook "$hook"
     remove_package

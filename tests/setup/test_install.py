@@ -111,6 +111,9 @@ def test_over_ssh_and_not_rebooted(gx: Gx, ssh: bytes) -> None:
     assert "cable: /dev/ttyUSB0 SmartBMSToUSB DK0ABC12\n" in said
     assert gx.properties("ttyUSB0")["VE_SERVICE"] == "ignore"
     assert gx.properties("ttyUSB1")["VE_SERVICE"] == "mkx"
+    # Compiled files are in RAM, not on the flash.
+    assert [*gx.path("/run/dbus-smartbms/pycache").rglob("driver.*.pyc")]
+    assert not [*gx.data.rglob("*.pyc")]
     assert sorted(path.name for path in (gx.data / "apps").iterdir()) == [in_use(gx), "dbus-smartbms"]
     assert gx.data.joinpath("rcS.local").read_text() == f"#!/bin/sh\n{LINE}, all of this file\n"
 
