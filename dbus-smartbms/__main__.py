@@ -23,6 +23,7 @@ if "--runtime" in sys.argv[:-1]:
             "xml.etree.ElementTree",
         ):
             importlib.import_module(_name)
+    sys.dont_write_bytecode = False  # the service starts Python with -B, for this file
     sys.pycache_prefix = str(Path(sys.argv[sys.argv.index("--runtime") + 1]) / "pycache")
 
 from dbus_smartbms.cli import main  # noqa: E402  the path comes first

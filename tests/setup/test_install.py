@@ -56,7 +56,7 @@ def until(what: Callable[[], object], gx: Gx) -> None:
 
 def drivers(gx: Gx) -> list[int]:
     """The driver's processes: one, where it runs."""
-    return [process.pid for process in gx.processes() if str(process).startswith("python3 -I -S -u")]
+    return [process.pid for process in gx.processes() if str(process).startswith("python3 -I -S -B -u")]
 
 
 def reads(gx: Gx, times: int = 1) -> bool:
