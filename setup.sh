@@ -27,6 +27,7 @@ on a GX device (Venus OS v3.60 or later):
        setup.sh status             does it run, is it started at boot, which cables
        setup.sh update ARCHIVE     another version (`-`: the archive comes in)
        setup.sh doctor [OPTIONS]   what is wrong and what to do; --report makes a file to attach to a question
+       setup.sh config check FILE  every mistake in a configuration, with its line
        setup.sh uninstall          all but configuration and state; with --purge those too
 
 examples:
@@ -102,7 +103,7 @@ print(*project["dependencies"], *project["optional-dependencies"].get(sys.argv[1
 command=$1
 shift
 case $command in
-install | uninstall | takeover | status | update | doctor | boot | stick-before | stick-after)
+install | uninstall | takeover | status | update | doctor | config | boot | stick-before | stick-after)
     # shellcheck source=service/device.sh
     . service/device.sh
     on_gx || die "this is no GX device (there is no /opt/victronenergy/version); see ./setup.sh --help"
@@ -116,7 +117,10 @@ install | takeover)
     status
     exit
     ;;
-uninstall | status | boot | update | doctor)
+doctor | config)
+    python_command "$command" "$@"
+    ;;
+uninstall | status | boot | update)
     "$command" "$@"
     exit
     ;;

@@ -139,7 +139,7 @@ no_room() {
 damaged() { # what of the package in $PWD is not as it was built; nothing where all is
     [ -s SHA256SUMS ] || { echo "$PWD is no package (it has no SHA256SUMS). Make one with ./setup.sh build"; return; }
     if ! sha256sum -c SHA256SUMS >/dev/null 2>&1 ||
-        [ "$(find . -type f | wc -l)" -ne $(($(wc -l <SHA256SUMS) + 1)) ]; then
+        [ "$(find . -type f ! -path '*/__pycache__/*' | wc -l)" -ne $(($(wc -l <SHA256SUMS) + 1)) ]; then
         echo "the package in $PWD is damaged or incomplete. Copy the archive to the GX again."
     fi
 }
@@ -462,10 +462,10 @@ update() { # update [ARCHIVE | -]: from a file, or from what comes in
     exec sh "/data/$folder/setup.sh" install
 }
 
-doctor() {
+python_command() { # what the driver's own program does: doctor, config
     program=$PWD/dbus-smartbms
-    cd "$here" || cd / # a report is made where the user is
-    exec python3 -I -S -B "$program" doctor "$@"
+    cd "${here:-/}" || cd / # paths among the words are the user's
+    exec python3 -I -S -B "$program" "$@"
 }
 
 uninstall() { # uninstall [--purge]
@@ -502,5 +502,7 @@ boot() { # called by the boot hook, before svscan and serial-starter
         return 0
     fi
     remove_others 2>/dev/null || :
+    # Somebody ran Python there without -B: half a compiled file, after a power cut, would stop every start.
+    find "$app/" -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null
     start_driver
 }

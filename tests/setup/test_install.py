@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import rig
 from dbus_smartbms import __version__
 from setup import packages, tree
-from setup.gx import PATIENCE_S, Gx, why_not
+from setup.gx import PATIENCE_S, Gx, has_clock, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -408,6 +410,19 @@ def test_stick_with_an_older_version(gx: Gx, ssh: bytes, stick: Path) -> None:
     assert f"0.0.9 on the stick is older than {__version__} on this GX: nothing is changed" in told
 
 
+@pytest.mark.parametrize(
+    ("version", "than", "older"),
+    [
+        ("1.0.0", "1.0.0", False), ("1.0.0", "1.0.1", True), ("1.9.0", "1.10.0", True),
+        ("1.10.0", "1.9.0", False), ("1.0.0rc1", "1.0.0", True), ("1.0.0", "1.0.0rc1", False),
+        ("1.0.0rc1", "1.0.0rc2", True), ("0.9", "1.0.0", True),
+    ],
+)  # fmt: skip
+def test_which_version_is_older(version: str, than: str, older: bool) -> None:
+    script = f". {rig.ROOT}/service/stick.sh; is_older {version} {than}"
+    assert (subprocess.run(["busybox", "sh", "-c", script], check=False).returncode == 0) == older
+
+
 def test_stick_with_a_newer_version(gx: Gx, ssh: bytes, stick: Path) -> None:
     install(gx, ssh)
     packages.of_version(stick, "9.0.0", gx.stick())
@@ -552,9 +567,35 @@ def test_no_run(gx: Gx, ssh: bytes) -> None:
 
 
 def test_clock_at_1970(gx: Gx, ssh: bytes) -> None:
-    """What a clock does to an installation is the times of files: none of them is looked at."""
+    """At the installation it was right; at the next boot, before the network tells, it begins anew."""
     install(gx, ssh)
     for path in (gx.data / "rcS.local", *(gx.data / "apps").rglob("*"), *(gx.data / "conf").iterdir()):
         os.utime(path, (7, 7), follow_symlinks=False)
+    gx.clock = 60.0 if has_clock() else None
     gx.reboot()
     until(lambda: reads(gx, 2), gx)
+
+
+def test_compiled_files_beside_the_sources_go_at_the_next_boot(gx: Gx, ssh: bytes) -> None:
+    """Half of one, after a power cut, would keep the program from starting for ever."""
+    install(gx, ssh)
+    gx.run(f"python3 -I -S {APP}/dbus-smartbms --version")
+    (made,) = gx.data.rglob("__main__.*.pyc")
+    made.write_bytes(made.read_bytes()[:40])
+    assert gx.run(f"python3 -I -S -B {APP}/dbus-smartbms --version").status == 1
+    gx.reboot()
+    until(lambda: reads(gx, 2), gx)
+    assert not [*gx.data.rglob("*.pyc")]
+    assert "already" in gx.run(OVER_SSH, stdin=ssh).output
+
+
+def test_configuration_is_checked_as_the_document_says(gx: Gx, ssh: bytes) -> None:
+    install(gx, ssh)
+    (gx.data / "conf" / "dbus-smartbms.ini").write_text("[limits]\nmax_charge_current = 80 W\n")
+    said = gx.run(f"{SETUP} config check /data/conf/dbus-smartbms.ini")
+    assert said.status == 1
+    assert "line 2" in said.output
+    (gx.data / "conf" / "dbus-smartbms.ini").write_text("[limits]\nmax_charge_current = 80\n")
+    assert gx.run(f"{SETUP} config check /data/conf/dbus-smartbms.ini").status == 0
+    gx.run("svc -h /service/dbus-smartbms")
+    until(lambda: "the configuration was read again" in log(gx), gx)
