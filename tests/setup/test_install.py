@@ -359,13 +359,13 @@ def test_vendors_driver_refused_taken_over_given_back(gx: Gx, ssh: bytes) -> Non
 
 
 def test_vendors_driver_that_comes_later_is_not_fought(gx: Gx, ssh: bytes) -> None:
-    gx.run(OVER_SSH, stdin=ssh)
+    install(gx, ssh)
     with_vendor(gx)
     said = gx.run(f"{SETUP} status")
     assert "the service does not run: the vendor's driver is there" in said.output
     assert gx.properties("ttyUSB0")["VE_SERVICE"] == "smartbms"
     assert gx.run(f"{SETUP} takeover").status == 0
-    until(lambda: reads(gx) and not is_on(gx), gx)
+    until(lambda: reads(gx, 2) and not is_on(gx), gx)
 
 
 # Sticks

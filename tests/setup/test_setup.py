@@ -107,16 +107,24 @@ def test_the_service_runs_the_driver_under_memory_limits(bare: Path, machine: st
         text=True,
         check=True,
     )
-    assert ended.stdout == (
-        f"-d 100000000 -s 1000000 -a {limit} python3 -u /data/apps/dbus-smartbms/dbus-smartbms "
-        "run --config /data/conf/dbus-smartbms.ini --state /data/conf/dbus-smartbms.state\n"
+    begin, _, end = ended.stdout.partition("/dbus-smartbms run ")
+    assert begin.startswith(f"-d 100000000 -s 1000000 -a {limit} python3 -I -S -B -u ")
+    assert end == (
+        "--config /data/conf/dbus-smartbms.ini --state /data/conf/dbus-smartbms.state "
+        "--runtime /run/dbus-smartbms\n"
     )
 
 
-def test_the_log_is_bounded(bare: Path) -> None:
+@pytest.mark.parametrize(
+    ("can_write", "folder"), [("*", "/var/log/dbus-smartbms"), ("/run/*", "/run/dbus-smartbms/log")]
+)
+def test_the_log_is_bounded(bare: Path, can_write: str, folder: str) -> None:
     program(bare, "multilog", 'echo "$@"')
+    program(bare, "mkdir", "exit 0")
+    (bare / "touch").unlink()
+    program(bare, "touch", f"case $1 in {can_write}) exit 0 ;; esac; exit 1")
     script = rig.ROOT / "service" / "log" / "run"
     ended = subprocess.run(
         ["/bin/sh", str(script)], env={"PATH": str(bare)}, capture_output=True, text=True, check=True
     )
-    assert ended.stdout == "t s25000 n4 /var/log/dbus-smartbms\n"
+    assert ended.stdout == f"t s25000 n4 {folder}\n"
