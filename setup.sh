@@ -89,7 +89,8 @@ make_venv() {
     stamp="$venv/installed-$extra"
     if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
         say "installing the Python packages ..."
-        # shellcheck disable=SC2016,SC2046  one word for each package
+        # One word for each package:
+        # shellcheck disable=SC2016,SC2046
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $("$venv/bin/python" -c '
 import sys, tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))["project"]
@@ -167,6 +168,9 @@ test)
     "$venv/bin/ruff" check .
     "$venv/bin/ruff" format --check .
     "$venv/bin/mypy"
+    # A && B || C is meant as it says: C where A or B failed.
+    "$venv/bin/shellcheck" --external-sources --check-sourced --exclude=SC2015 \
+        setup.sh service/run service/log/run packaging/rc/*.sh .ci/run .ci/arm-python
     "$venv/bin/coverage" erase
     # The installer's tests mostly wait for a device that boots: they run beside the others, and are shown after them.
     "$venv/bin/coverage" run -m pytest tests/setup >"$venv/tests-setup.log" 2>&1 &

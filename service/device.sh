@@ -233,9 +233,15 @@ remove_hook() { # from the file named, which the GX may have renamed
 # udev and serial-starter
 
 chosen() { # the words of `devices` in the configuration, one a line; auto where there is none
-    words=$(sed -n -e 's/[[:space:]]*[#;].*//' -e '/^\[link\]/,/^\[/s/^[[:space:]]*devices[[:space:]]*[=:][[:space:]]*//p' \
-        "$conf.ini" 2>/dev/null | tail -n 1 | tr ', ' '\n\n' | grep -E '^[A-Za-z0-9_./:-]+$')
-    echo "${words:-auto}"
+    words=$(sed -n -e 's/[[:space:]]*[#;].*//' \
+        -e '/^\[link\]/,/^\[/s/^[[:space:]]*devices[[:space:]]*[=:][[:space:]]*//p' "$conf.ini" 2>/dev/null |
+        tail -n 1 | tr , ' ')
+    for word in ${words:-auto}; do
+        case $word in
+        *[!A-Za-z0-9_./:-]*) ;; # nothing that could mean something to udev
+        *) echo "$word" ;;
+        esac
+    done
 }
 
 matches() { # one udev match a line, of what is left alone
@@ -338,7 +344,7 @@ remove_service() {
 # The vendor's driver. Its services lie in RAM and come anew with each boot; serial-starter starts its workers by udev's
 # word, which our rule takes away.
 
-vendor_services() { ls -d $vendor_service /service/smartbms-dbus.* 2>/dev/null; }
+vendor_services() { ls -d "$vendor_service" /service/smartbms-dbus.* 2>/dev/null; }
 
 quiet_vendor() {
     [ -e "$conf.takeover" ] || return 0
@@ -490,7 +496,7 @@ uninstall() { # uninstall [--purge]
     [ -n "${1:-}" ] || for kept in "$conf.ini" "$conf.state"; do
         [ ! -e "$kept" ] || tell "$kept is kept; uninstall --purge removes it too."
     done
-    for stick in /media/*/venus-data-$name-*.tgz; do
+    for stick in /media/*/venus-data-"$name"-*.tgz; do
         [ ! -e "$stick" ] || tell "$stick would install it again at the next boot: take the stick out."
     done
 }

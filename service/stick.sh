@@ -6,7 +6,7 @@
 
 find_sticks() { # what happens is told on the stick too, for those who have no other way to read it
     reports=
-    for archive in /media/*/venus-data-$name-*.tgz; do
+    for archive in /media/*/venus-data-"$name"-*.tgz; do
         [ -e "$archive" ] || continue
         report=${archive%/*}/$name-install.txt
         [ ! -e "$report" ] || [ "$(wc -c <"$report")" -lt 20000 ] || rm -f "$report"
