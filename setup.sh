@@ -11,6 +11,7 @@ oldest="3.11"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "setup.sh: $*"; exit 1; }
+unknown() { say "setup.sh: $command does not know '$1'; see setup.sh --help"; exit 2; }
 
 usage() {
     cat <<'TEXT'
@@ -108,26 +109,42 @@ install | uninstall | takeover | status | update | doctor | config | boot | stic
     # shellcheck source=service/device.sh
     . service/device.sh
     on_gx || die "this is no GX device (there is no /opt/victronenergy/version); see ./setup.sh --help"
+    case $command-$# in
+    doctor-* | config-* | install-0 | takeover-0 | status-0 | boot-0 | update-[01] | uninstall-0 | stick-*) ;;
+    uninstall-1) [ "$1" = --purge ] || unknown "$1" ;;
+    *) unknown "$1" ;;
+    esac
+    ;;
+demo | run | bench | build | test)
+    [ ! -e /opt/victronenergy/version ] || die "$command is for a computer; on a GX see setup.sh --help"
+    [ -e pyproject.toml ] || die "this folder came out of an archive, for a GX; $command needs a clone of the project"
     ;;
 esac
 case $command in
 install | takeover)
+    lock
     "$command"
     pidof svscan >/dev/null || exit 0 # the device is still booting, and starts it then
-    wait_for_service
+    wait_for_driver
     status
     exit
     ;;
 doctor | config)
     python_command "$command" "$@"
     ;;
-uninstall | status | boot | update)
+status | boot)
+    "$command"
+    exit
+    ;;
+uninstall | update)
+    lock
     "$command" "$@"
     exit
     ;;
 stick-before | stick-after)
     # shellcheck source=service/stick.sh
     . service/stick.sh
+    lock
     "$(echo "$command" | tr - _)" "$@"
     exit
     ;;
@@ -156,9 +173,9 @@ bench)
     exec "$venv/bin/python" bench/bench.py "$@"
     ;;
 build)
-    [ -e packaging/build.py ] || die "this folder came out of an archive; build from a clone of the project"
     make_venv
-    exec "$venv/bin/python" packaging/build.py "$@"
+    "$venv/bin/python" packaging/build.py "$@"
+    say "made in $PWD/dist; how to install them: docs/install.md"
     ;;
 test)
     need dbus-daemon dbus

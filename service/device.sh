@@ -52,7 +52,7 @@ calls_s=15
 tell() { # for whom asked, and in the files of the sticks
     printf '%s\n' "$*"
     for report in ${reports:-}; do
-        printf '%s\n' "$*" >>"$report" 2>/dev/null || :
+        printf '%s %s\n' "$(date '+%Y-%m-%d %H:%M')" "$*" 2>/dev/null >>"$report"
     done
 }
 
@@ -71,10 +71,26 @@ on_gx() { [ -e /opt/victronenergy/version ]; }
 venus_version() { head -n 1 /opt/victronenergy/version; }
 installed() { [ -L "$app" ] && [ -x "$app/setup.sh" ]; }
 digest() { sha256sum "$1/SHA256SUMS" 2>/dev/null | cut -c 1-8; }
-has_hook() { grep -qsF "$hook_command" "$hook"; }
+has_hook() { grep -v '^[[:space:]]*#' "$hook" 2>/dev/null | grep -qF "$hook_command"; }
 
 up_s() { cut -d . -f 1 /proc/uptime; }
-calls_until=$(($(up_s) + calls_s))
+time_for_calls() { calls_until=$(($(up_s) + calls_s)); }
+time_for_calls
+
+# One at a time: a stick and somebody over SSH may come at once. The lock is in RAM, and counts while its owner lives.
+lock=/run/$name.lock
+lock() {
+    tenths=600
+    until ln -s $$ "$lock" 2>/dev/null; do
+        [ -L "$lock" ] || return 0 # /run cannot be written: no reason not to go on
+        kill -0 "$(readlink "$lock")" 2>/dev/null || { rm -f "$lock"; continue; }
+        [ "$tenths" -gt 0 ] || refuse "another setup.sh is at work (process $(readlink "$lock")). Try again when it has ended."
+        tenths=$((tenths - 1))
+        sleep 0.1
+    done
+    trap 'rm -f "$lock"' EXIT
+    trap 'exit 1' HUP INT TERM
+}
 
 bounded() { # bounded COMMAND...: ended with all it started when the time is up; its status, or 124
     [ "$(up_s)" -lt "$calls_until" ] || return 124
@@ -103,9 +119,11 @@ too_old() {
 
 vendor_beside() {
     if [ ! -e "$conf.takeover" ] && { [ -e "$vendor" ] || [ -e "$vendor_service" ]; }; then
+        how="sh $PWD/setup.sh takeover"
+        [ -z "${reports:-}" ] || how="put an empty file named $name-takeover beside the archive, and reboot"
         echo "the vendor's driver is there ($vendor), and two drivers must not read one cable. Either uninstall and" \
             "remove it (Settings, PackageManager) and install again, or let this one stop it for as long as this one" \
-            "is installed: sh $PWD/setup.sh takeover"
+            "is installed: $how"
     fi
 }
 
@@ -137,7 +155,7 @@ no_room() {
 }
 
 damaged() { # what of the package in $PWD is not as it was built; nothing where all is
-    [ -s SHA256SUMS ] || { echo "$PWD is no package (it has no SHA256SUMS). Make one with ./setup.sh build"; return; }
+    [ -s SHA256SUMS ] || { echo "$PWD is no package (it has no SHA256SUMS). On a computer ./setup.sh build makes one"; return; }
     if ! sha256sum -c SHA256SUMS >/dev/null 2>&1 ||
         [ "$(find . -type f ! -path '*/__pycache__/*' | wc -l)" -ne $(($(wc -l <SHA256SUMS) + 1)) ]; then
         echo "the package in $PWD is damaged or incomplete. Copy the archive to the GX again."
@@ -171,6 +189,7 @@ place_package() { # the package in $PWD becomes the one in use; sets $changed
     *) cp -R . "$apps/$target" ;;
     esac || give_up "$(no_write "$apps")"
     cd "$apps/$target" || give_up "cannot enter $apps/$target"
+    chmod 755 setup.sh service/run service/log/run # some ways of copying lose that
     reason=$(damaged)
     [ -z "$reason" ] || give_up "$reason"
     # It must at least start on this Python before it takes the other's place.
@@ -233,8 +252,8 @@ remove_hook() { # from the file named, which the GX may have renamed
 # udev and serial-starter
 
 chosen() { # the words of `devices` in the configuration, one a line; auto where there is none
-    words=$(sed -n -e 's/[[:space:]]*[#;].*//' \
-        -e '/^\[link\]/,/^\[/s/^[[:space:]]*devices[[:space:]]*[=:][[:space:]]*//p' "$conf.ini" 2>/dev/null |
+    words=$(tr -d "\r\"'" 2>/dev/null <"$conf.ini" | sed -n -e 's/[[:space:]]*[#;].*//' -e 's/^[[:space:]]*//' \
+        -e '/^\[[[:space:]]*[Ll][Ii][Nn][Kk][[:space:]]*\]/,/^\[/s/^[Dd][Ee][Vv][Ii][Cc][Ee][Ss][[:space:]]*[=:]//p' |
         tail -n 1 | tr , ' ')
     for word in ${words:-auto}; do
         case $word in
@@ -384,22 +403,35 @@ start_driver() { # what RAM has forgotten; from the package folder in use
     place_service
 }
 
+driver_pid() { svstat "$service" 2>/dev/null | sed -n 's/.*: up (pid \([0-9]*\)).*/\1/p'; }
+
 install() {
-    reason=$(first_reason too_old vendor_beside hook_unfit damaged no_room)
+    reason=$(first_reason too_old hook_unfit damaged no_room)
+    if [ -n "$reason" ]; then
+        case $PWD in "$apps"/.*.new) cd / && rm -rf "$OLDPWD" && rmdir "$apps" 2>/dev/null ;; esac
+        refuse "$reason"
+    fi
+    reason=$(vendor_beside)
     [ -z "$reason" ] || refuse "$reason"
     place_hook # it does nothing as long as there is no package
     place_package
     rm -f "$removed"
     cd "$app/." || refuse "cannot enter $app"
+    old_pid=$(driver_pid)
     start_driver
-    [ -z "$changed" ] || [ ! -e "$service/supervise/ok" ] || svc -t "$service" # the old one runs
+    if svok "$service" 2>/dev/null; then
+        [ -z "$changed" ] || svc -t "$service"
+        svc -u "$service"
+    fi
     remove_others
+    # The archive for a stick, unpacked by hand.
+    ! cmp -s /data/rc/SHA256SUMS SHA256SUMS || rm -rf /data/rc
     sync
     if [ -n "$changed" ]; then
         tell "dbus-smartbms $(cat version) is installed. It needs no configuration; what can be set is in" \
             "$app/docs/dbus-smartbms.ini, to be copied to $conf.ini."
     else
-        tell "dbus-smartbms $(cat version) was installed already; nothing was changed."
+        tell "dbus-smartbms $(cat version) was installed already."
     fi
     [ "$(free_mb)" -ge "$gui_alarm_mb" ] ||
         tell "/data has only $(free_mb) MB free: the GX warns below $gui_alarm_mb."
@@ -407,15 +439,17 @@ install() {
 
 takeover() { # install, and stop the vendor's driver for as long as this one is installed
     reason=$(first_reason too_old hook_unfit damaged no_room)
-    [ -z "$reason" ] || refuse "$reason"
+    [ -z "$reason" ] || refuse "$reason" # before the file is there that says what the user wants
     mkdir -p "${conf%/*}" && touch "$conf.takeover" && sync || refuse "cannot write $conf.takeover"
     install
     tell "The vendor's driver is stopped; uninstall gives it back."
 }
 
-wait_for_service() { # svscan looks every five seconds
+wait_for_driver() { # the new one's process; svscan looks every five seconds
     tenths=150
-    while [ "$tenths" -gt 0 ] && ! svok "$service"; do
+    while [ "$tenths" -gt 0 ]; do
+        pid=$(driver_pid)
+        if [ -n "$pid" ] && { [ -z "$changed" ] || [ "$pid" != "$old_pid" ]; }; then return 0; fi
         tenths=$((tenths - 1))
         sleep 0.1
     done
@@ -423,6 +457,7 @@ wait_for_service() { # svscan looks every five seconds
 
 status() { # 0 where the driver runs
     installed || { tell "dbus-smartbms is not installed"; return 1; }
+    time_for_calls
     running=0
     echo "dbus-smartbms $(cat "$app/version") in $apps/$(readlink "$app"), Venus OS $(venus_version)"
     if svok "$service" 2>/dev/null; then
@@ -444,7 +479,9 @@ status() { # 0 where the driver runs
         )"
     done
     [ -n "$(our_ttys)" ] || echo "cable: none found"
-    [ ! -e "$conf.takeover" ] || echo "the vendor's driver is stopped by this one"
+    for one in $(vendor_services); do
+        echo "the vendor's driver: $(svstat "$one")"
+    done
     for folder in "$logs" "$ram/log"; do # the second where /data cannot be written
         [ ! -e "$folder/current" ] || tail -n 3 "$folder/current" | cut -d ' ' -f 2-
     done
@@ -453,31 +490,44 @@ status() { # 0 where the driver runs
 
 update() { # update [ARCHIVE | -]: from a file, or from what comes in
     archive=${1:-}
-    if [ "$archive" = - ]; then
-        archive=/tmp/$name-update.tgz
+    came_in=/tmp/$name-update.tgz
+    case $archive in
+    '') refuse "update from what? setup.sh update ARCHIVE.tgz, or - for what comes in" ;;
+    -)
+        archive=$came_in
+        trap 'rm -f "$lock" "$came_in"' EXIT
         cat >"$archive" || refuse "cannot write $archive"
-    fi
-    [ -r "$archive" ] || refuse "update from where? setup.sh update ARCHIVE.tgz, or - for what comes in"
+        ;;
+    /*) ;;
+    *) archive=$here/$archive ;;
+    esac
+    [ -r "$archive" ] || refuse "there is no file $archive"
     folder=$(tar tzf "$archive" 2>/dev/null | sed -n "s,^\\(apps/\\.$name-[^/]*\\.new\\)/.*,\\1,p" | head -n 1)
     [ -n "$folder" ] || refuse "$archive is no archive of dbus-smartbms, or it is damaged"
     reason=$(no_room)
     [ -z "$reason" ] || refuse "$reason"
     rm -rf "/data/$folder"
     tar xzf "$archive" -C /data "$folder" || { rm -rf "/data/$folder"; refuse "cannot unpack $archive to /data"; }
-    [ "${1:-}" != - ] || rm -f "$archive"
+    rm -f "$came_in" "$lock"
     exec sh "/data/$folder/setup.sh" install
 }
 
 python_command() { # what the driver's own program does: doctor, config
     program=$PWD/dbus-smartbms
-    cd "${here:-/}" || cd / # paths among the words are the user's
+    case ${here:-/}/ in
+    "$apps"/*) cd /data || cd / ;; # not into a package: a report lies where one is started
+    *) cd "$here" || cd / ;;
+    esac
     exec python3 -I -S -B "$program" "$@"
 }
 
 uninstall() { # uninstall [--purge]
     cd /
+    [ ! -e "$app" ] || [ -L "$app" ] || refuse "$app was not made by this installer: nothing is removed"
     # From here on a power cut is met by the next boot, which goes on with it.
-    mkdir -p "$apps" && echo "${1:-}" >"$removed" || :
+    mkdir -p "$apps"
+    { echo "${1:-}" >"$removed"; } 2>/dev/null || { rm -rf "$logs"; echo "${1:-}" >"$removed"; } ||
+        refuse "cannot write to /data, so nothing is removed: $(df -h /data | tail -n 1)"
     remove_service
     remove_rule
     free_vendor

@@ -26,6 +26,8 @@ is_older() { # is_older VERSION THAN: 1.0.0rc1 is older than 1.0.0
         }'
 }
 
+wants_takeover() { ls /media/*/"$name"-takeover* >/dev/null 2>&1; }
+
 stick_before() { # not 0: Venus shall leave the stick alone
     find_sticks
     rm -rf "$apps/.$name-"*.new # of an unpacking that was cut
@@ -37,7 +39,8 @@ stick_before() { # not 0: Venus shall leave the stick alone
             refuse "dbus-smartbms $(cat version) is installed already; the stick can be taken out"
         fi
     fi
-    reason=$(first_reason too_old vendor_beside hook_unfit no_room)
+    reason=$(first_reason too_old hook_unfit no_room)
+    wants_takeover || reason=${reason:-$(vendor_beside)}
     [ -z "$reason" ] || refuse "$reason"
 }
 
@@ -50,5 +53,5 @@ stick_after() { # stick_after success | extraction-failed
         refuse "the stick could not be unpacked to /data: $(free_mb) MB are free there; or the archive on it is damaged"
     fi
     cd "$staging" || refuse "cannot enter $staging"
-    install
+    if wants_takeover; then takeover; else install; fi
 }

@@ -147,7 +147,7 @@ def test_an_unpacked_package_does_not_build(package: Path) -> None:
         ["/bin/sh", str(package / "setup.sh"), "build"], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 1
-    assert "build from a clone" in ended.stderr
+    assert "build needs a clone of the project" in ended.stderr
 
 
 def test_the_pins_are_those_of_the_project() -> None:
