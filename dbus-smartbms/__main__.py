@@ -13,7 +13,7 @@ sys.path[:0] = [str(folder) for folder in _FOLDERS if folder.is_dir()]
 if "--runtime" in sys.argv[:-1]:
     # On a device compiled files go to RAM: what a power cut leaves of one on a disk can keep a program from
     # starting for ever. Python's own are on the image; they are loaded before, or they would be made again.
-    if Path(json.__cached__).exists():
+    if json.__spec__ and Path(json.__spec__.cached or "").exists():
         for _name in (
             "argparse",
             "asyncio",

@@ -25,7 +25,7 @@ HERE = ROOT / "packaging"
 PROGRAMS = ("setup.sh", "service/run", "service/log/run")
 """Files that are started by their name."""
 TEXTS = (
-    "service/device.sh", "service/stick.sh",
+    "service/placed.sh", "service/device.sh", "service/stick.sh",
     "README.md", "CHANGELOG.md", "LICENSE", "docs/dbus-smartbms.ini", "docs/install.md",
     "dbus-smartbms/__main__.py", "protocol/smartbms_protocol/py.typed",
 )  # fmt: skip
@@ -35,7 +35,9 @@ MODULE = re.compile(r"[a-z_][a-z0-9_]*\.py")
 """A module's name: an editor's ``.#cli.py`` or a system's ``._cli.py`` is none."""
 HOOKS = ("rc/pre-hook.sh", "rc/post-hook.sh")
 """What Venus runs of an archive on a stick, before and after it unpacks the rest to /data."""
-WITH_HOOKS = ("SHA256SUMS", "version", "setup.sh", "service/device.sh", "service/stick.sh")
+WITH_HOOKS = (
+    "SHA256SUMS", "version", "setup.sh", "service/placed.sh", "service/device.sh", "service/stick.sh",
+)  # fmt: skip
 """What the hooks need of the package: Venus has unpacked rc/ alone when it calls the first."""
 
 PIN = re.compile(r"^([a-z-]+)==([0-9.]+) --hash=sha256:([0-9a-f]{64})$", re.MULTILINE)

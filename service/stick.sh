@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What setup.sh does for an archive on a USB stick or SD card. Read by it after device.sh.
+# What setup.sh does for an archive on a USB stick or SD card. Read by it after placed.sh and device.sh.
 #
 # At each boot for as long as the stick is in, Venus unpacks rc/ of the archive to RAM and calls rc/pre-hook.sh; where
 # that ended with 0 it unpacks the rest to /data and calls rc/post-hook.sh. (update-data.sh in meta-victronenergy)

@@ -242,7 +242,8 @@ def test_the_stick_s_archive_has_the_same_members_and_rc(archive: Archives) -> N
     plain, stick = map(contents, archive)
     rc = {name: data for name, data in stick.items() if name.split("/")[0] == "rc"}
     assert {name: data for name, data in stick.items() if name not in rc} == plain
-    with_hooks = {"SHA256SUMS", "version", "setup.sh", "service", "service/device.sh", "service/stick.sh"}
+    scripts = {"setup.sh", "service", *(f"service/{name}.sh" for name in ("placed", "device", "stick"))}
+    with_hooks = {"SHA256SUMS", "version", *scripts}
     hooks = {"rc/pre-hook.sh", "rc/post-hook.sh"}
     assert set(rc) == {"rc", *hooks, *(f"rc/{name}" for name in with_hooks)}
     assert all(rc[f"rc/{name}"] == plain[f"{PACKAGE}/{name}"] for name in with_hooks)
@@ -259,7 +260,8 @@ def test_everything_is_in_the_staging_folder(archive: Archives) -> None:
     below = {name.removeprefix(f"{PACKAGE}/") for name in names - {PACKAGE}}
     assert {name for name in below if name.count("/") < (2 if name.startswith("service") else 1)} == {
         "setup.sh", "version", "SHA256SUMS", "README.md", "CHANGELOG.md", "LICENSE",
-        "docs", "service", "service/run", "service/log", "service/device.sh", "service/stick.sh",
+        "docs", "service", "service/run", "service/log",
+        "service/placed.sh", "service/device.sh", "service/stick.sh",
         "dbus-smartbms", "protocol", "vendor",
     }  # fmt: skip
     assert {name for name in below if name.startswith("docs/")} == {

@@ -24,7 +24,7 @@ APP = "/data/apps/dbus-smartbms"
 SETUP = f"sh {APP}/setup.sh"
 HOOK = "/data/rcS.local"
 LINE = f"[ -x {APP}/setup.sh ] && {APP}/setup.sh boot || : # dbus-smartbms"
-OVER_SSH = f"tar xzf - -C /data && sh /data/apps/.dbus-smartbms-{__version__}.new/setup.sh install"
+OVER_SSH = f"tar xzf - -C /tmp && sh /tmp/apps/.dbus-smartbms-{__version__}.new/setup.sh install"
 OLD_PYTHON = '#!/bin/sh\n[ "$1" != -V ] || echo Python 3.8.18\nexit 1\n'
 VENDOR = "#!/bin/sh\nexec 2>&1\nexec sleep 1000001\n"
 
@@ -334,7 +334,7 @@ def test_vendors_driver_refused_taken_over_given_back(gx: Gx, ssh: bytes) -> Non
     assert said.status == 1
     assert "two drivers must not read one cable" in said.output
     takeover = said.output.rpartition(": ")[2].strip()
-    assert takeover == f"sh /data/apps/.dbus-smartbms-{__version__}.new/setup.sh takeover"
+    assert takeover == f"sh /var/volatile/tmp/apps/.dbus-smartbms-{__version__}.new/setup.sh takeover"
     assert is_on(gx)
     said = gx.run(takeover)
     assert said.status == 0, said.output
@@ -605,7 +605,7 @@ def test_words_that_it_does_not_know_do_nothing(gx: Gx, ssh: bytes, words: str) 
     before = lasting(gx)
     said = gx.run(f"{SETUP} {words}")
     assert said.status == 2
-    assert said.output.startswith(f"setup.sh: {words.split()[0]} does not know '")
+    assert said.output.startswith(f"setup.sh: {words.split(maxsplit=1)[0]} does not know '")
     assert tree.changes(before, lasting(gx)) == []
 
 
@@ -620,7 +620,7 @@ def test_commands_for_a_computer(gx: Gx, ssh: bytes, command: str) -> None:
 def test_copied_by_a_program_that_knows_no_modes(gx: Gx, ssh: bytes) -> None:
     """From a folder with a space in its name, too."""
     gx.run("mkdir -p '/data/my files' && tar xzf - -C '/data/my files'", stdin=ssh)
-    gx.run(f"cd '/data/my files' && mv apps/.dbus* smartbms && chmod -R a-x,a+X smartbms && ls -l smartbms")
+    gx.run("cd '/data/my files' && mv apps/.dbus* smartbms && chmod -R a-x,a+X smartbms && ls -l smartbms")
     said = gx.run("cd '/data/my files/smartbms' && sh setup.sh install")
     assert said.status == 0, said.output
     gx.reboot()
