@@ -43,7 +43,7 @@ def gather(gx: Gx) -> Facts:
 
     facts.machine = learn("versions", gx.machine)
     facts.configuration = learn("configuration", lambda: load(gx.path(CONFIGURATION), []), HANGS_S)
-    facts.configured = gx.path(CONFIGURATION).exists()
+    facts.configured = gx.read(CONFIGURATION, 1) is not None
     devices = facts.configuration.settings.devices if facts.configuration else "auto"
     facts.usb = learn("cables", lambda: usb.look(gx, devices), 2 * SECTION_S)
     facts.services = learn("service", gx.services)
@@ -200,12 +200,13 @@ _HOOKS = {
 
 
 def _services(services: Services) -> list[str]:
+    why = (services.why or "").strip()
     rule = f"{RULE} is there" if services.rule else f"there is no {RULE}"
     lines = _rows(
         [
             ("driver", _supervised(services.driver)),
             ("its log", _supervised(services.log)),
-            ("not started", (services.why or "").strip() or "-"),
+            *([("not started", why)] if why else []),
             ("restarts", f"{services.restarts} after ends that were not in order"),
             ("boot hook", _HOOKS[services.hook]),
             ("udev rule", rule),

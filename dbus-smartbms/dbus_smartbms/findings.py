@@ -146,10 +146,11 @@ def _held(tty: Tty) -> Finding | None:
     if not others:
         return None
     who = ", ".join(f"{holder.command} (pid {holder.pid})" for holder in others)
-    return Finding(
-        f"{tty.port.device} is held by another program: {who}",
-        f"end it; if it is the vendor's driver: {SETUP} takeover",
-    )
+    if all(holder.probes for holder in others):
+        do = f"run {SETUP} install, which tells it to leave the cable alone; or restart the GX"
+        return Finding(f"{tty.port.device} is held by what serial-starter has started: {who}", do)
+    do = f"end it; if it is the vendor's driver: {SETUP} takeover"
+    return Finding(f"{tty.port.device} is held by another program: {who}", do)
 
 
 def _beside(facts: Facts) -> list[Finding]:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 from smartbms_protocol import FrameStream
 
 from .findings import Facts
-from .gx import CONFIGURATION, RUNTIME, STATE, Gx, bounded, hide
+from .gx import CONFIGURATION, RUNTIME, SERVICE, STATE, Gx, bounded, hide
 from .link import IDLE_S
 from .replay import Capture, record
+from .usb import holders
 
 NAME = "dbus-smartbms-report"
 ENDINGS = (".tgz", ".tar.gz")
@@ -48,7 +49,10 @@ class Taken(NamedTuple):
 
 def places(gx: Gx) -> list[Path]:
     """Where the archive goes when nothing is said: the current folder, else ``/data``."""
-    return [Path.cwd() / f"{NAME}.tgz", gx.path(f"/data/{NAME}.tgz")]
+    folders = [gx.path("/data")]
+    with contextlib.suppress(FileNotFoundError):  # an update has removed the folder one is in
+        folders.insert(0, Path.cwd())
+    return [folder / f"{NAME}.tgz" for folder in folders]
 
 
 def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
@@ -63,16 +67,19 @@ def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
 
 
 def _capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
-    pid = facts.services.driver.pid if facts.services else None
-    if pid is not None:
-        return _from_driver(gx, pid)
-    ttys = [tty for tty in facts.usb.ttys if tty.chosen] if facts.usb else []
-    if not ttys:
+    (driver,) = gx.supervised(SERVICE)  # looked at anew: it may have come or gone since
+    if driver.pid is not None:
+        return _from_driver(gx, driver.pid)
+    if driver.starting:  # the cable is not to be taken from it
+        return Taken(b"", "no capture: the driver is being started again just now; try once more")
+    paths = {tty.port.path for tty in facts.usb.ttys if tty.chosen} if facts.usb else set()
+    if not paths:
         return Taken(b"", "no capture: there is no cable")
-    held = [holder for tty in ttys for holder in tty.holders]
-    if held and all(tty.holders for tty in ttys):
-        return Taken(b"", f"no capture: the cable is held by {held[0].command} (pid {held[0].pid})")
-    return _from_cables(",".join(tty.port.path for tty in ttys), seconds)
+    held = holders(gx, paths)
+    if paths == held.keys():
+        who = held[min(paths)][0]
+        return Taken(b"", f"no capture: the cable is held by {who.command} (pid {who.pid})")
+    return _from_cables(",".join(sorted(paths - held.keys())), seconds)
 
 
 def _from_driver(gx: Gx, pid: int) -> Taken:
@@ -135,10 +142,9 @@ def members(gx: Gx, text: str, taken: Taken) -> list[Member]:
     secrets = gx.secrets()
     found = [Member("report.txt", hide(text, secrets).encode())]
     for name in (*gx.logs(), CONFIGURATION, STATE):
-        most = LARGEST_LOG if name.startswith(("/var/log", "/data/log")) else 4 * LARGEST_LOG
-        content = gx.read(name, most)
+        folder = "log/" if name not in (CONFIGURATION, STATE) else ""
+        content = gx.read(name, LARGEST_LOG if folder else 4 * LARGEST_LOG)
         if content is not None:
-            folder = "log/" if "/log/" in name else ""
             found.append(Member(folder + Path(name).name, hide(content, secrets).encode()))
     return [*found, *([Member("capture.jsonl", taken.lines)] if taken.lines else [])]
 

@@ -14,6 +14,7 @@ from .link import CABLE_MODEL, FTDI, Port, find_cables, split, unprogrammed
 _TTY = re.compile(r"tty(USB|ACM|XRUSB)\d+")
 """The names that pyserial looks for, of those on USB."""
 LONGEST_COMMAND = 100
+VENUS_PROGRAMS = "/opt/victronenergy/"
 _HUB = "09"
 """USB device class."""
 
@@ -28,6 +29,11 @@ class Holder(NamedTuple):
     def ours(self) -> bool:
         """Whether it is this driver."""
         return "dbus-smartbms" in self.command
+
+    @property
+    def probes(self) -> bool:
+        """Whether it is of Venus itself: what serial-starter starts to look for a device of its own."""
+        return VENUS_PROGRAMS in self.command
 
 
 class Tty(NamedTuple):
@@ -64,7 +70,7 @@ def look(gx: Gx, devices: str) -> Usb:
     found = _ports(gx)
     below = ",".join(str(gx.path(name)) if name.startswith("/") else name for name in split(devices))
     chosen = {port.path for port in find_cables(below, {port.path: port for port, _ in found})}
-    holders = _holders(gx, {port.path for port, _ in found})
+    held = holders(gx, {port.path for port, _ in found})
     ttys = []
     for port, ids in found:
         name = Path(port.device).name
@@ -75,7 +81,7 @@ def look(gx: Gx, devices: str) -> Usb:
                 ids,
                 port.path in chosen,
                 os.path.lexists(gx.path(f"/dev/serial-starter/{name}")),
-                tuple(holders.get(port.path, ())),
+                tuple(held.get(port.path, ())),
                 udev,
                 error,
             )
@@ -127,7 +133,7 @@ def _udev(name: str) -> tuple[dict[str, str] | None, str]:
     return (properties, "") if properties else (None, "udev does not know it")
 
 
-def _holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
+def holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
     """The processes that have them open, by path."""
     found: dict[str, list[Holder]] = {}
     for process in names_in(gx.path("/proc")) if paths else ():

@@ -129,6 +129,11 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         {"usb": Usb("auto", [TTY._replace(holders=(Holder(5, "vedirect-interface"),))], [])},
         ["/dev/ttyUSB0 is held by another program: vedirect-interface (pid 5)"], "takeover",
     ),
+    "held by serial-starter's probe": (
+        {"usb": Usb("auto", [TTY._replace(holders=(Holder(5, "/opt/victronenergy/gps/gps_dbus"),))], [])},
+        ["/dev/ttyUSB0 is held by what serial-starter has started: /opt/victronenergy/gps/gps_dbus (pid 5)"],
+        "setup.sh install",
+    ),
     "the vendor's driver runs": (
         {"services": services(vendor=True, takeover=True, vendor_services=[VENDORS])},
         ["the vendor's driver runs beside this one (/service/smartbms-dbus.ttyUSB0)"], "takeover",
@@ -272,6 +277,18 @@ def test_the_stamps_of_multilog_are_times() -> None:
     assert gx.utc("@4000000037c219bf2ef02e94 mark") == "1999-08-24 04:04:05 mark"
     assert gx.utc("@40000000 mark") == "@40000000 mark"
     assert gx.utc("@ffffffffffffffff00000000 mark") == "@ffffffffffffffff00000000 mark"
+
+
+def test_why_it_is_not_started_is_said_where_there_is_a_why() -> None:
+    assert not [line for line in doctor.report(facts()) if line.startswith("not started")]
+    lines = doctor.report(facts(services=services(why="Python 3.8 is too old\n")))
+    assert "not started       Python 3.8 is too old" in lines
+
+
+def test_a_long_word_is_searched_for_passwords_at_once() -> None:
+    """A damaged log may be one word; a search that tries each beginning of it would take minutes."""
+    text = "a" * 120_000
+    assert gx.hide(f"{text} api_token: {text} b", ["xyz"]) == f"{text} api_token: (hidden) b"
 
 
 def test_names_of_others_do_not_steer_the_terminal() -> None:
