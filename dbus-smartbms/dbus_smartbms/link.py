@@ -79,6 +79,11 @@ class Port(NamedTuple):
     ftdi: bool = False
 
     @property
+    def says_so(self) -> bool:
+        """Whether it says that it is a cable of the BMS."""
+        return self.model.replace(" ", "_") == CABLE_MODEL
+
+    @property
     def place(self) -> str:
         """What tells it from another with the same name."""
         return self.usb_port or self.device
@@ -118,7 +123,7 @@ def split(devices: str) -> list[str]:
 def called(name: str, ports: dict[str, Port]) -> list[Port]:
     """Those of the ports that a name stands for; a path may lead to one that is not among them."""
     if name == AUTO:
-        return [port for port in ports.values() if port.model.replace(" ", "_") == CABLE_MODEL]
+        return [port for port in ports.values() if port.says_so]
     if name.startswith("/"):
         path = _where(name)
         return [ports.get(path, Port(name, path))._replace(device=name)] if path else []
