@@ -342,7 +342,7 @@ def _write_report(args: argparse.Namespace, gx: Gx, facts: Facts, text: str) -> 
         where = " or ".join(map(str, paths))
         print(f"the report cannot be written to {where}: {error.strerror}; name another place: --report FILE")
         return False
-    print(f"written: {path} ({size // 1024 + 1} kB) with {', '.join(file.name for file in files)}")
+    print(f"written: {path} ({size // 1024 + 1} kB) with {', '.join(files)}")
     return True
 
 

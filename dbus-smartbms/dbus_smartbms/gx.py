@@ -27,6 +27,7 @@ CONFIGURATION, STATE = "/data/conf/dbus-smartbms.ini", "/data/conf/dbus-smartbms
 TAKEOVER = "/data/conf/dbus-smartbms.takeover"
 """The user said that the vendor's driver is to make way for this one."""
 RUNTIME = "/run/dbus-smartbms"
+MACHINE, MODEL = "/etc/venus/machine", "/sys/firmware/devicetree/base/model"
 HOOK = "/data/rcS.local"
 DISABLED = ".disabled"
 """What the GUI puts behind the name of a hook that it switches off."""
@@ -79,23 +80,16 @@ def command(*words: str, folder: Path | None = None, seconds: float = COMMAND_S)
 
 
 class Machine(NamedTuple):
-    """The device and what is installed; None: the file is not there."""
+    """The device and what is installed."""
 
     package: str | None
-    """The folder that the app's link leads to, which has version and digest in its name."""
+    """The folder that the app's link leads to, with version and digest in its name; None: no link."""
     damaged: list[str] | None
     """Files of the package that are not as they were shipped; None: not known."""
-    venus: list[str] | None
-    """``/opt/victronenergy/version``: version, image, build (a timestamp)."""
-    machine: str | None
-    model: str | None
-    image: str | None
-    kernel: str
-    up_s: float | None
     free_kib: int | None
     """Of ``/data``; None: there is none."""
-    memory: tuple[int, int] | None
-    """Available and all, in KiB."""
+    about: list[tuple[str, str]]
+    """What else there is to know, with labels."""
 
 
 class Supervised(NamedTuple):
@@ -183,20 +177,12 @@ class Gx:
 
     def machine(self) -> Machine:
         """What this is."""
-        version = self.read("/opt/victronenergy/version")
-        up = (self.line("/proc/uptime") or "").split()
-        return Machine(
-            self._package(),
-            self._damaged(),
-            None if version is None else [line.strip() for line in version.splitlines()][:3],
-            self.line("/etc/venus/machine"),
-            self.line("/sys/firmware/devicetree/base/model"),
-            self.line("/etc/venus/image-type"),
-            f"{os.uname().machine}, Linux {os.uname().release}",
-            float(up[0]) if up else None,
-            self._free_kib(),
-            _memory(self.read("/proc/meminfo") or ""),
-        )
+        texts = ((label, name, self.read(name), says) for label, name, says in _ABOUT)
+        about = [
+            (label, f"not known: there is no {name}" if text is None else says(text))
+            for label, name, text, says in texts
+        ]
+        return Machine(self._package(), self._damaged(), self._free_kib(), about)
 
     def _package(self) -> str | None:
         try:
@@ -283,9 +269,7 @@ class Gx:
     def secrets(self) -> list[str]:
         """What no report may have: portal id, serial number, host name, network addresses."""
         ids = [self.line("/data/venus/unique-id"), self.line("/data/venus/serial-number")]
-        own = (
-            f"{self.line('/etc/venus/machine')} {self.line('/sys/firmware/devicetree/base/model')} localhost"
-        )
+        own = f"{self.line(MACHINE)} {self.line(MODEL)} localhost"
         hosts = [self.line("/etc/hostname"), os.uname().nodename]
         folder = "/sys/class/net"
         macs = [self.line(f"{folder}/{card}/address") or "" for card in names_in(self.path(folder))]
@@ -326,6 +310,27 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def _memory(text: str) -> tuple[int, int] | None:
-    sizes = dict(re.findall(r"^(MemAvailable|MemTotal):\s*(\d+) kB", text, re.MULTILINE))
-    return (int(sizes["MemAvailable"]), int(sizes["MemTotal"])) if len(sizes) == 2 else None
+def _version(text: str) -> str:
+    """Of the image: the version is its first line, the build (a timestamp) its third."""
+    lines = text.split("\n")
+    return f"{lines[0]} (build {lines[2]})" if lines[2:] else text.strip()
+
+
+def _up(text: str) -> str:
+    return f"{float(text.split(maxsplit=1)[0]) / 3600:.1f} h"
+
+
+def _memory(text: str) -> str:
+    sizes = dict(re.findall(r"^(MemAvailable|MemTotal):\s*(\d+)\d{3} kB", text, re.MULTILINE))
+    return f"{sizes.get('MemAvailable', '-')} of {sizes.get('MemTotal', '-')} MB"
+
+
+_ABOUT: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+    ("Venus OS", "/opt/victronenergy/version", _version),
+    ("machine", MACHINE, str.strip),
+    ("model", MODEL, str.strip),
+    ("image", "/etc/venus/image-type", str.strip),
+    ("up", "/proc/uptime", _up),
+    ("free memory", "/proc/meminfo", _memory),
+)
+"""A label, a file, and what is made of it."""

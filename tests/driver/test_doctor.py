@@ -27,10 +27,7 @@ TTY = Tty(
 BARE = TTY._replace(
     port=PORT._replace(model="FT232R USB UART", maker="FTDI"), chosen=False, holders=(), udev={}
 )
-MACHINE = Machine(
-    ".dbus-smartbms-0.1.0-1a2b3c4d", [], ["v3.60", "venus", "20250612091011"], "einstein", "Cerbo GX",
-    "normal", "armv7l, Linux 5.10", 93_784.0, 900_000, (300_000, 1_000_000),
-)  # fmt: skip
+MACHINE = Machine(".dbus-smartbms-0.1.0-1a2b3c4d", [], 900_000, [("Venus OS", "v3.60")])
 UP = Supervised("/service/dbus-smartbms", there=True, said="up (pid 812) 9000 seconds")
 SERVICES = Services(
     UP, UP._replace(name="/service/dbus-smartbms/log"), "ours", rule=True, why=None, restarts=0,

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dbus_fast import Message, MessageType, Variant
+from dbus_fast.aio import MessageBus
 
 import rig
 from dbus_smartbms import bus as bus_module
@@ -247,6 +249,49 @@ async def test_dvcc_off_and_another_bms(tmp_path: Path, bus: rig.Daemon) -> None
             status, text = await run_doctor("--root", str(root), path=path, address=bus.address)
         assert status == 1
         assert "1. the GX follows another BMS: com.victronenergy.battery.other" in joined(text)
+
+
+@contextlib.asynccontextmanager
+async def battery(
+    address: str, name: str, answers: dict[tuple[str, str], Variant | str]
+) -> AsyncIterator[None]:
+    """A service of somebody else's: what it answers to a member on a path; an error to all else."""
+
+    def answer(message: Message) -> Message | None:
+        if message.message_type is not MessageType.METHOD_CALL:
+            return None
+        value = answers.get((message.path or "", message.member or ""))
+        if value is None:
+            return Message.new_error(message, "org.freedesktop.DBus.Error.UnknownMethod", "no")
+        return Message.new_method_return(message, "s" if isinstance(value, str) else "v", [value])
+
+    connection = await MessageBus(bus_address=address).connect()
+    connection.add_message_handler(answer)
+    try:
+        await connection.request_name(name)
+        yield
+    finally:
+        connection.disconnect()
+
+
+async def test_services_that_know_no_getitems_or_answer_nonsense_are_shown(
+    tmp_path: Path, bus: rig.Daemon
+) -> None:
+    """Some services of a GX are asked path by path."""
+    values = {("/ProductName", "GetValue"): Variant("s", "BMV-700"), ("/Soc", "GetValue"): Variant("d", 81.5)}
+    nonsense: dict[tuple[str, str], Variant | str] = {("/", "GetItems"): "nonsense"}
+    name = "com.victronenergy.battery."
+    async with (
+        battery(bus.address, f"{name}bmv", dict(values)),
+        battery(bus.address, f"{name}nonsense", nonsense),
+        battery(
+            bus.address, f"{name}strange", {("/", "GetItems"): Variant("a{sv}", {"/Soc": Variant("i", 1)})}
+        ),
+    ):
+        _, text = await run_doctor("--root", str(device(tmp_path)), address=bus.address)
+    assert f"{name}bmv name BMV-700, instance - now 81.5, -, -" in joined(text)
+    assert f"{name}nonsense its answer to GetItems is none" in joined(text)
+    assert f"{name}strange name -" in joined(text)
 
 
 def pid(root: Path) -> str:
