@@ -438,10 +438,10 @@ bank.Bank.take = take
 HANG = """def take(self, cable, frame, now): time.sleep(60)
 import time
 from dbus_smartbms import bank, watchdog
-watchdog.PATIENCE_S = 0.5
-watchdog.pat.__defaults__ = watchdog.start.__defaults__ = (0.5,)
+watchdog.pat.__defaults__ = watchdog.start.__defaults__ = (4.0,)
 bank.Bank.take = take
 """
+"""The watchdog's patience is less, but more than the second between two ticks: it rings for the hang alone."""
 CALM = "from dbus_smartbms import driver\nstarts.CALM_S = 2.0\n"
 
 
