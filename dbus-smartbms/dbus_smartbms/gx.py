@@ -281,7 +281,7 @@ class Gx:
         return [secret for secret in found if secret and len(secret) > 2]
 
 
-_PASSWORD = re.compile(r"((?:passw|secret|token)\w*\s*[:=]\s*)\S+", re.IGNORECASE)
+_PASSWORD = re.compile(r"((?:passw|secret|token)\w*[\"' \t:=]+)[^\s\"']+", re.IGNORECASE)
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:

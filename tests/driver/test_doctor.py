@@ -288,6 +288,20 @@ def test_a_long_word_is_searched_for_passwords_at_once() -> None:
     assert gx.hide(f"{text} api_token: {text} b", ["xyz"]) == f"{text} api_token: (hidden) b"
 
 
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("wifi_password=hunter2 x", "wifi_password=(hidden) x"),
+        ("pppd password hunter2 nodetach", "pppd password (hidden) nodetach"),
+        ('{"api-token": "hunter2", "a": 1}', '{"api-token": "(hidden)", "a": 1}'),
+        ("--passwd hunter2", "--passwd (hidden)"),
+        ("secret\nnext line", "secret\nnext line"),
+    ],
+)
+def test_passwords_are_hidden_however_they_are_written(text: str, hidden: str) -> None:
+    assert gx.hide(text, []) == hidden
+
+
 def test_names_of_others_do_not_steer_the_terminal() -> None:
     tty = TTY._replace(port=PORT._replace(maker="\x1b]0;title\x07", model="SmartBMSToUSB\x9b2J"))
     text = "".join(doctor.report(facts(usb=Usb("auto", [tty], []))))

@@ -379,11 +379,11 @@ def test_without_a_driver_the_cable_itself_is_captured(tmp_path: Path) -> None:
         feeding = threading.Thread(target=feed)
         feeding.start()
         try:
-            _, text = doctor("--root", str(root), "--report", str(file), "--seconds", "2")
+            _, text = doctor("--root", str(root), "--report", str(file), "--seconds", "4")
         finally:
             ended.set()
             feeding.join()
-    assert "capture, 2 s from the cables (the driver does not run): " in text
+    assert "capture, 4 s from the cables (the driver does not run): " in text
     captured = [json.loads(part) for part in contents(file)["capture.jsonl"].splitlines()]
     assert captured
     assert all(set(entry) == {"t", "bytes"} for entry in captured)
@@ -547,7 +547,7 @@ def test_of_two_cables_the_one_that_another_program_holds_is_left_alone(tmp_path
         feeding = threading.Thread(target=feed)
         feeding.start()
         try:
-            doctor("--root", str(root), "--report", str(file), "--seconds", "2")
+            doctor("--root", str(root), "--report", str(file), "--seconds", "4")
         finally:
             ended.set()
             feeding.join()

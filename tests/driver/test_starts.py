@@ -441,7 +441,7 @@ from dbus_smartbms import bank, watchdog
 watchdog.pat.__defaults__ = watchdog.start.__defaults__ = (4.0,)
 bank.Bank.take = take
 """
-"""The watchdog's patience is less, but more than the second between two ticks: it rings for the hang alone."""
+"""The watchdog's patience is less, but more than a second, the time between two ticks."""
 CALM = "from dbus_smartbms import driver\nstarts.CALM_S = 2.0\n"
 
 
