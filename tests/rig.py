@@ -137,13 +137,14 @@ class Line:
             await asyncio.sleep(gap_s)
 
     async def pour(self, *frames: Frame) -> None:
-        """Frames as fast as the reader takes them; nothing gets lost."""
+        """Frames as fast as the reader takes them; nothing gets lost.  TimeoutError if it takes no more."""
         data = memoryview(b"".join(map(encode, frames)))
-        while data:
-            try:
-                data = data[os.write(self._master, data) :]
-            except BlockingIOError:
-                await asyncio.sleep(0.001)
+        async with asyncio.timeout(PATIENCE_S):
+            while data:
+                try:
+                    data = data[os.write(self._master, data) :]
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)
 
 
 class Process:
@@ -222,6 +223,10 @@ def variant(form: dict[str, Any]) -> Variant:
     return Variant(signature, value)
 
 
+class NoAnswerError(Exception):
+    """A service gave an error instead of a value: most often, its name is not on the bus (yet)."""
+
+
 class Client:
     """A client of one service that is not ours: dbus-fast, message by message."""
 
@@ -276,8 +281,11 @@ class Client:
         return await asyncio.wait_for(self.bus.call(message), PATIENCE_S)
 
     async def get(self, path: str) -> Any:
-        """The value on a path, None for "no value"."""
-        value = (await self.call(path, "GetValue")).body[0]
+        """The value on a path, None for "no value".  Raises NoAnswerError, for which ``until`` waits on."""
+        reply = await self.call(path, "GetValue")
+        if reply.message_type is not MessageType.METHOD_RETURN:
+            raise NoAnswerError(f"{self.service} {path}: {reply.error_name}")
+        value = reply.body[0]
         return None if value.signature == "ai" and not value.value else value.value
 
     async def items(self) -> dict[str, dict[str, Any]]:
@@ -297,8 +305,10 @@ async def until(look: Callable[[], Any], bound_s: float = PATIENCE_S) -> Any:
     """Wait for a look to give something true, and return it; TimeoutError after the bound."""
     end = time.monotonic() + bound_s
     while True:
-        result = look()
-        value = await result if isinstance(result, Awaitable) else result
+        value = None
+        with contextlib.suppress(NoAnswerError):
+            result = look()
+            value = await result if isinstance(result, Awaitable) else result
         if value:
             return value
         if time.monotonic() > end:

@@ -289,7 +289,7 @@ def _config(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
 def _archive(text: str) -> Path:
     from .report import ENDINGS
 
-    if not text.endswith(ENDINGS) or Path(text).is_dir():
+    if not text.endswith(ENDINGS) or os.path.isdir(text):  # noqa: PTH112  Path's raises where it may not look
         raise argparse.ArgumentTypeError(f"{text!r} is not the name of an archive ({', '.join(ENDINGS)})")
     return Path(text)
 
@@ -317,8 +317,10 @@ def _doctor(args: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     gx = Gx(args.root.absolute())
     facts = doctor.gather(gx)
     text = hide("\n".join(doctor.report(facts)), gx.secrets())
-    with contextlib.suppress(BrokenPipeError):  # the archive is written nevertheless
+    try:
         print(text, flush=True)
+    except BrokenPipeError:  # the archive is written nevertheless
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     written = True
     if args.report is not None:
         written = _write_report(args, gx, facts, text)
@@ -340,7 +342,7 @@ def _write_report(args: argparse.Namespace, gx: Gx, facts: Facts, text: str) -> 
         where = " or ".join(map(str, paths))
         print(f"the report cannot be written to {where}: {error.strerror}; name another place: --report FILE")
         return False
-    print(f"written: {path} ({size // 1024 + 1} kB) with {', '.join(file.name for file in files)}")
+    print(f"written: {path} ({size // 1024 + 1} kB) with {', '.join(files)}")
     return True
 
 

@@ -114,7 +114,8 @@ class _Reader:
     def read_file(self, path: Path) -> None:
         self._path = path
         try:
-            text = path.read_text(encoding="utf-8-sig")  # with the mark that Windows editors set
+            with path.open(encoding="utf-8-sig") as file:  # with the mark that Windows editors set
+                text = file.read(LARGEST + 1)
         except FileNotFoundError:
             return
         except (OSError, UnicodeDecodeError) as error:

@@ -6,6 +6,7 @@ Facts in, lines out; ``gx``, ``usb`` and ``survey`` find the facts.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import TypeVar
 from . import __version__, survey, usb
 from .configuration import Configuration, load
 from .findings import Facts, Finding, alarms, findings
-from .gx import APP, CONFIGURATION, HOOK, RULE, VENDOR, Gx, Machine, Services, Supervised, bounded
+from .gx import APP, CONFIGURATION, DISABLED, HOOK, RULE, VENDOR, Gx, Machine, Services, Supervised, bounded
 from .survey import BOL, CHOSEN_BMS, CHOSEN_MONITOR, MONITOR, Battery, Bus
 from .use import ACTIVE_BMS, DVCC
 
@@ -43,7 +44,7 @@ def gather(gx: Gx) -> Facts:
 
     facts.machine = learn("versions", gx.machine)
     facts.configuration = learn("configuration", lambda: load(gx.path(CONFIGURATION), []), HANGS_S)
-    facts.configured = gx.path(CONFIGURATION).exists()
+    facts.configured = gx.read(CONFIGURATION, 1) is not None
     devices = facts.configuration.settings.devices if facts.configuration else "auto"
     facts.usb = learn("cables", lambda: usb.look(gx, devices), 2 * SECTION_S)
     facts.services = learn("service", gx.services)
@@ -57,11 +58,11 @@ def gather(gx: Gx) -> Facts:
 def report(facts: Facts) -> list[str]:
     """The sections and the verdict."""
     sections = (
-        ("versions", None if facts.machine is None else _versions(facts.machine)),
-        ("cables", None if facts.usb is None else _cables(facts.usb)),
-        ("service", None if facts.services is None else _services(facts.services)),
-        ("configuration", None if facts.configuration is None else _configuration(facts)),
-        ("bus", None if facts.bus is None else _bus(facts.bus)),
+        ("versions", facts.machine and _versions(facts.machine)),
+        ("cables", facts.usb and _cables(facts.usb)),
+        ("service", facts.services and _services(facts.services)),
+        ("configuration", facts.configuration and _configuration(facts.configuration, facts.configured)),
+        ("bus", facts.bus and _bus(facts.bus)),
         ("log", None if facts.log is None else _log(facts.log)),
     )
     lines: list[str] = []
@@ -77,9 +78,7 @@ def _printable(line: str) -> str:
 
 def verdict(found: list[Finding]) -> list[str]:
     """What is wrong and what to do, numbered."""
-    if not found:
-        return ["== verdict", "nothing wrong found"]
-    lines = ["== verdict"]
+    lines = ["== verdict"] if found else ["== verdict", "nothing wrong found"]
     for number, finding in enumerate(found, 1):
         lines += _wrap(f"{number}. {finding.what}", "   ")
         lines += _wrap(f"   -> {finding.do}", "      ")
@@ -88,10 +87,7 @@ def verdict(found: list[Finding]) -> list[str]:
 
 def _wrap(text: str, indent: str = "") -> list[str]:
     """Lines of at most 80 columns; a longer word, such as a path, stays whole where it fits."""
-    return textwrap.wrap(
-        " ".join(text.split()) if not text.startswith(" ") else text,
-        COLUMNS, subsequent_indent=indent, break_on_hyphens=False,
-    ) or [""]  # fmt: skip
+    return textwrap.wrap(text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False) or [""]
 
 
 def _row(label: str, text: str) -> list[str]:
@@ -104,27 +100,16 @@ def _rows(rows: Iterable[tuple[str, str]]) -> list[str]:
     return [line for label, text in rows for line in _row(label, text)]
 
 
-def _or_missing(text: str | None, name: str) -> str:
-    return f"not known: there is no {name}" if text is None else text
-
-
 def _versions(machine: Machine) -> list[str]:
-    version = machine.venus[0] if machine.venus else None
-    build = f" (build {machine.venus[2]})" if machine.venus and len(machine.venus) > 2 else ""
-    up = None if machine.up_s is None else _duration(machine.up_s)
+    free = "not known: there is no /data" if machine.free_kib is None else f"{machine.free_kib // 1024} MiB"
     return _rows(
         [
             ("driver", __version__),
             ("package", _package(machine)),
             ("Python", f"{sys.version.split()[0]}, {sys.executable}"),
-            ("Venus OS", _or_missing(version, "/opt/victronenergy/version") + build),
-            ("machine", _or_missing(machine.machine, "/etc/venus/machine")),
-            ("model", _or_missing(machine.model, "/sys/firmware/devicetree/base/model")),
-            ("image", _or_missing(machine.image, "/etc/venus/image-type")),
-            ("kernel", machine.kernel),
-            ("up", _or_missing(up, "/proc/uptime")),
-            ("free on /data", _size(machine.free_kib, "/data")),
-            ("free memory", _memory(machine)),
+            ("kernel", f"{os.uname().machine}, Linux {os.uname().release}"),
+            *machine.about,
+            ("free on /data", free),
         ]
     )
 
@@ -139,28 +124,10 @@ def _package(machine: Machine) -> str:
     return f"{machine.package}, as it was shipped"
 
 
-def _memory(machine: Machine) -> str:
-    if machine.memory is None:
-        return _or_missing(None, "/proc/meminfo")
-    available, total = machine.memory
-    return f"{available // 1024} of {total // 1024} MiB"
-
-
-def _size(kib: int | None, name: str) -> str:
-    return _or_missing(None, name) if kib is None else f"{kib / 1024:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def _cables(found: usb.Usb) -> list[str]:
     lines = _row("looked for", f"[link] devices = {found.devices}")
     for tty in found.ttys:
-        port = tty.port
+        port, holders = tty.port, "; ".join(map(str, tty.holders))
         lines += ["", *_row(port.device, usb.whose(tty, found.devices))]
         lines += _rows(
             [
@@ -169,17 +136,12 @@ def _cables(found: usb.Usb) -> list[str]:
                 ("  USB port", port.usb_port or "not known"),
                 ("  udev", _udev(tty)),
                 ("  serial-starter", "has it on its list" if tty.starter else "does not have it"),
-                (
-                    "  held open by",
-                    "; ".join(f"{one.command} (pid {one.pid})" for one in tty.holders) or "nobody",
-                ),
+                ("  held open by", holders or "nobody"),
             ]
         )
     if not any(tty.chosen for tty in found.ttys):
-        lines += [
-            "",
-            *_row("no cable found", "on USB are: " + ("; ".join(found.others) or "no devices at all")),
-        ]
+        others = "; ".join(found.others) or "no devices at all"
+        lines += ["", *_row("no cable found", f"on USB are: {others}")]
     return lines
 
 
@@ -192,7 +154,7 @@ def _udev(tty: usb.Tty) -> str:
 
 _HOOKS = {
     "ours": f"{HOOK} has our line",
-    "disabled": f"switched off: {HOOK}.disabled has our line",
+    "disabled": f"switched off: {HOOK}{DISABLED} has our line",
     "not executable": f"{HOOK} has our line, but cannot be run",
     "foreign": f"{HOOK} is there without our line",
     "none": f"there is no {HOOK}",
@@ -200,12 +162,13 @@ _HOOKS = {
 
 
 def _services(services: Services) -> list[str]:
+    why = (services.why or "").strip()
     rule = f"{RULE} is there" if services.rule else f"there is no {RULE}"
     lines = _rows(
         [
             ("driver", _supervised(services.driver)),
             ("its log", _supervised(services.log)),
-            ("not started", (services.why or "").strip() or "-"),
+            *([("not started", why)] if why else []),
             ("restarts", f"{services.restarts} after ends that were not in order"),
             ("boot hook", _HOOKS[services.hook]),
             ("udev rule", rule),
@@ -223,9 +186,8 @@ def _supervised(one: Supervised) -> str:
     return one.said or "svstat says nothing"
 
 
-def _configuration(facts: Facts) -> list[str]:
-    configuration = facts.configuration or Configuration()
-    lines = _row("file", CONFIGURATION + ("" if facts.configured else " (not there, which is no mistake)"))
+def _configuration(configuration: Configuration, there: bool) -> list[str]:
+    lines = _row("file", CONFIGURATION + ("" if there else " (not there, which is no mistake)"))
     section = ""
     for line in configuration.show().splitlines():
         if line.startswith("["):
@@ -234,18 +196,15 @@ def _configuration(facts: Facts) -> list[str]:
             lines += _row("set", f"{section} {' '.join(line.partition('  # ')[0].split())}")
     if len(lines) == 1:
         lines += _row("set", "nothing: all values are the defaults")
-    problems = configuration.problems or ["none"]
-    return lines + _rows(
-        ("mistake" if configuration.problems else "mistakes", problem) for problem in problems
-    )
+    return lines + _rows(("mistake", problem) for problem in configuration.problems or ["none"])
 
 
 def _bus(bus: Bus) -> list[str]:
-    lines = _row("bus", bus.error) if bus.error else []
-    for battery in bus.batteries:
-        lines += _battery(battery)
-    if not bus.batteries and not bus.error:
-        lines += _row("batteries", "no com.victronenergy.battery service")
+    lines = [line for battery in bus.batteries for line in _battery(battery)]
+    if bus.error:
+        lines = _row("bus", bus.error) + lines
+    elif not bus.batteries:
+        lines = _row("batteries", "no com.victronenergy.battery service")
     if bus.system is None:
         return lines + ([] if bus.error else _row("system", "com.victronenergy.system is not there"))
     dvcc = bus.system.get(DVCC)

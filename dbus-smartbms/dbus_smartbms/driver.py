@@ -48,6 +48,8 @@ AGAIN_S = 60.0
 """After one that failed, as on a full disk."""
 ALL_S = 3.0
 """After the first pack, before the battery appears without one whose cable is there."""
+CAPTURE_PAUSE_S = 1.0
+"""Between two captures, however many are asked for: each is work, and a line of the log."""
 WISH_S = 1.0, 60.0
 """What is set over the bus is written at once, the next after 1 s, then 2 s, ... up to a minute."""
 WRITTEN_S = 1.0
@@ -372,6 +374,7 @@ class Driver:
                     "the last %.0f s of %d cables are in %s%s",
                     capture.RECENT_S, len(cables), file, f' ("bms" {who})' if who else "",
                 )  # fmt: skip
+            await asyncio.sleep(CAPTURE_PAUSE_S)
 
     def _worth_keeping(self) -> state.Saved:
         """What a later run begins with: of packs that were seen earlier, too."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .configuration import Configuration
-from .gx import CONFIGURATION, HOOK, VENDOR, Machine, Services
+from .gx import CONFIGURATION, DISABLED, HOOK, VENDOR, Machine, Services
 from .link import CABLE_MODEL, unprogrammed
+from .settings import CAREFUL_RATE
 from .starts import RESTARTS
 from .survey import MULTIPLE, OURS, Battery, Bus
 from .usb import Tty, Usb, name_it
@@ -49,82 +51,68 @@ class Facts:
     unknown: dict[str, str] = field(default_factory=dict)
 
     @property
-    def running(self) -> bool:
-        """Whether svscan has the driver up."""
-        return self.services is not None and self.services.driver.pid is not None
-
-    @property
     def battery(self) -> Battery | None:
         """The driver's battery on the bus."""
         return self.bus.battery if self.bus else None
 
+    @property
+    def chosen(self) -> list[Tty]:
+        """The cables that the driver takes."""
+        return [tty for tty in self.usb.ttys if tty.chosen] if self.usb else []
+
 
 def findings(facts: Facts) -> list[Finding]:
     """What is wrong, the most important first."""
-    found: list[Finding] = []
-    for rule in (
-        _service,
-        _cable,
-        _beside,
-        _bus,
-        _link,
-        _dvcc,
-        _configuration,
-        _boot,
-        _starter,
-        _machine,
-        _alarms,
-    ):
-        found += rule(facts)
-    found += [
-        Finding(f"not known: {section} ({why})", "try again; if it stays so, restart the GX")
-        for section, why in facts.unknown.items()
-    ]
-    return found
+    return [finding for rule in _RULES for finding in rule(facts)]
 
 
-def _service(facts: Facts) -> list[Finding]:
+def _service(facts: Facts) -> Iterator[Finding]:
     services = facts.services
-    if services is None or services.driver.pid is not None:
-        return _restarting(services)
-    if facts.machine and facts.machine.package is None and not services.driver.there:
+    if services is None:
+        return
+    driver, why = services.driver, (services.why or "").strip()
+    why = f": {why}" if why else ""
+    if driver.pid is not None:
+        do = "see the last log lines; send a report to the driver's authors"
+        again = "the driver ended and was started again"
+        if services.restarts >= RESTARTS:
+            yield Finding(f"{again} too often: it allows {CAREFUL_RATE} C until it runs calmly", do)
+        elif services.restarts and _young(services):
+            yield Finding(again, do)
+    elif driver.there:
+        said = driver.said or "svstat says nothing"
+        do = "see the last log lines; then svc -u /service/dbus-smartbms, or restart the GX"
+        if "supervise" in said:
+            do = "restart the GX: svscan does not look after it"
+        yield Finding(f"the driver does not run{why} ({said})", do)
+    elif facts.machine and facts.machine.package is None:
         do = "run setup.sh install from its unpacked archive"
-        return [Finding("the driver is not installed on this device", do)]
-    why = f": {services.why.strip()}" if services.why and services.why.strip() else ""
-    if not services.driver.there:
-        return [Finding(f"the driver's service is not there{why}", f"run {SETUP} install, or restart the GX")]
-    said = services.driver.said or "svstat says nothing"
-    do = "see the last log lines; then svc -u /service/dbus-smartbms, or restart the GX"
-    if "supervise" in said:
-        do = "restart the GX: svscan does not look after it"
-    return [Finding(f"the driver does not run{why} ({said})", do)]
+        yield Finding("the driver is not installed on this device", do)
+    else:
+        yield Finding(f"the driver's service is not there{why}", f"run {SETUP} install, or restart the GX")
 
 
-def _restarting(services: Services | None) -> list[Finding]:
-    if services is None or not services.restarts:
-        return []
-    do = "see the last log lines; send a report to the driver's authors"
-    if services.restarts >= RESTARTS:
-        return [
-            Finding(
-                "the driver ended and was started again too often: it allows 0.1 C until it runs calmly", do
-            )
-        ]
-    return [Finding("the driver ended and was started again", do)] if _young_service(services) else []
+def _young(services: Services) -> bool:
+    """Whether the driver came up just now: it takes three frames to appear."""
+    return (services.driver.seconds or 0) < RESTARTING_S
 
 
-def _cable(facts: Facts) -> list[Finding]:
-    usb = facts.usb
-    if usb is None:
-        return []
-    chosen = [tty for tty in usb.ttys if tty.chosen]
-    if not chosen and (facts.battery is None or _lost(facts.battery)):
-        return [_no_cable(usb)]
-    return [finding for tty in chosen if (finding := _held(tty))]
+def _cable(facts: Facts) -> Iterator[Finding]:
+    if facts.usb and not facts.chosen and (facts.battery is None or _lost(facts.battery)):
+        yield _no_cable(facts.usb)
+    for tty in facts.chosen:
+        others = [holder for holder in tty.holders if not holder.ours]
+        who = ", ".join(map(str, others))
+        if others and all(holder.probes for holder in others):
+            do = f"run {SETUP} install, which tells it to leave the cable alone; or restart the GX"
+            yield Finding(f"{tty.port.device} is held by what serial-starter has started: {who}", do)
+        elif others:
+            do = f"end it; if it is the vendor's driver: {SETUP} takeover"
+            yield Finding(f"{tty.port.device} is held by another program: {who}", do)
 
 
 def _no_cable(usb: Usb) -> Finding:
-    left_out = [tty.port.device for tty in usb.ttys if tty.port.model.replace(" ", "_") == CABLE_MODEL]
+    left_out = [tty.port.device for tty in usb.ttys if tty.port.says_so]
     if left_out:
         do = f"in {CONFIGURATION} add auto to [link] devices, which is {usb.devices} now"
         return Finding(f"no cable is chosen, though {', '.join(left_out)} says {CABLE_MODEL}", do)
@@ -141,175 +129,142 @@ def _no_cable(usb: Usb) -> Finding:
     return Finding("no cable found", CHECK_CABLE)
 
 
-def _held(tty: Tty) -> Finding | None:
-    others = [holder for holder in tty.holders if not holder.ours]
-    if not others:
-        return None
-    who = ", ".join(f"{holder.command} (pid {holder.pid})" for holder in others)
-    return Finding(
-        f"{tty.port.device} is held by another program: {who}",
-        f"end it; if it is the vendor's driver: {SETUP} takeover",
-    )
-
-
-def _beside(facts: Facts) -> list[Finding]:
+def _beside(facts: Facts) -> Iterator[Finding]:
     services = facts.services
     if services is None:
-        return []
+        return
     do = f"run {SETUP} takeover: it stops and disables the vendor's driver; {SETUP} uninstall gives it back"
     running = [one.name for one in services.vendor_services if one.pid is not None]
     if running:
-        return [Finding(f"the vendor's driver runs beside this one ({', '.join(running)})", do)]
-    if services.vendor and not services.takeover:
-        return [Finding(f"the vendor's driver is installed ({VENDOR})", do)]
-    return []
+        yield Finding(f"the vendor's driver runs beside this one ({', '.join(running)})", do)
+    elif services.vendor and not services.takeover:
+        yield Finding(f"the vendor's driver is installed ({VENDOR})", do)
 
 
-def _bus(facts: Facts) -> list[Finding]:
-    bus = facts.bus
+def _bus(facts: Facts) -> Iterator[Finding]:
+    bus, battery, services = facts.bus, facts.battery, facts.services
     if bus is None:
-        return []
+        return
     if bus.error:
-        return [
-            Finding(
-                f"the bus: {bus.error}", "restart the GX; on another machine set DBUS_SESSION_BUS_ADDRESS"
-            )
-        ]
-    battery = bus.battery
-    if battery is not None and battery.error:
+        do = "restart the GX; on another machine set DBUS_SESSION_BUS_ADDRESS"
+        yield Finding(f"the bus: {bus.error}", do)
+    elif battery is None:
+        if services and services.driver.pid is not None and facts.chosen and not _young(services):
+            do = f"{CHECK_CABLE}; that the BMS has power; see the last log lines"
+            what = "the driver runs, but is not on the bus: no valid frame came from the cable yet"
+            yield Finding(what, do)
+    elif battery.error:
         do = "svc -t /service/dbus-smartbms starts it again; send a report to the driver's authors"
-        return [Finding(f"the driver is on the bus, but {battery.error}", do)]
-    chosen = facts.usb is not None and any(tty.chosen for tty in facts.usb.ttys)
-    if facts.running and battery is None and chosen and not _young(facts):
-        do = f"{CHECK_CABLE}; that the BMS has power; see the last log lines"
-        return [Finding("the driver runs, but is not on the bus: no valid frame came from the cable yet", do)]
-    return []
-
-
-def _young(facts: Facts) -> bool:
-    """Whether the driver came up just now: it takes three frames to appear."""
-    return facts.services is not None and _young_service(facts.services)
-
-
-def _young_service(services: Services) -> bool:
-    return (services.driver.seconds or 0) < RESTARTING_S
+        yield Finding(f"the driver is on the bus, but {battery.error}", do)
 
 
 def _lost(battery: Battery) -> bool:
     return bool(battery.value("/System/NrOfModulesOffline"))
 
 
-def _link(facts: Facts) -> list[Finding]:
+def _link(facts: Facts) -> Iterator[Finding]:
     battery = facts.battery
-    if battery is None or battery.error:
-        return []
+    if battery is None:
+        return
     if _lost(battery):
         what = f"no frames come: {battery.text('/ConnectionInformation')}"
-        return [Finding(what, f"{CHECK_CABLE}; that the BMS has power")]
+        yield Finding(what, f"{CHECK_CABLE}; that the BMS has power")
+        return
     places = battery.value("/SmartBms/DamagedPlaces") or 0
     seconds = (facts.services.driver.seconds if facts.services else None) or 0
     if places > max(DAMAGED, seconds / FRAME_S / 100):
         do = "look for a loose plug, a line beside an inverter's, a bad USB hub; doctor --report shows it"
-        return [Finding(f"the link has bad frames: {places} damaged places since the start", do)]
-    return []
+        yield Finding(f"the link has bad frames: {places} damaged places since the start", do)
 
 
-def _dvcc(facts: Facts) -> list[Finding]:
-    bus, battery = facts.bus, facts.battery
-    if bus is None or bus.error or battery is None:
-        return []
+def _dvcc(facts: Facts) -> Iterator[Finding]:
+    bus = facts.bus
+    if bus is None or bus.error or bus.battery is None:
+        return
     if bus.system is None:
-        return [
-            Finding("com.victronenergy.system is not on the bus: nobody follows the limits", "restart the GX")
-        ]
-    followed, text = judge(OURS, bus.system.get(DVCC), bus.system.get(ACTIVE_BMS))
-    if followed is False and not bus.system.get(DVCC):
-        return [Finding(text or "", "on the GX: Settings, DVCC: switch DVCC on")]
-    found = []
+        what = "com.victronenergy.system is not on the bus: nobody follows the limits"
+        yield Finding(what, "restart the GX")
+        return
+    on = bus.system.get(DVCC)
+    followed, text = judge(OURS, on, bus.system.get(ACTIVE_BMS))
     if followed is False:
-        do = f"on the GX: Settings, DVCC, Controlling BMS: choose automatic, or instance {bus.instance}"
-        found.append(Finding(text or "", do))
-    if bus.system.get(MULTIPLE):
+        do = "on the GX: Settings, DVCC: switch DVCC on"
+        if on:
+            do = f"on the GX: Settings, DVCC, Controlling BMS: choose automatic, or instance {bus.instance}"
+        yield Finding(text or "", do)
+    if on and bus.system.get(MULTIPLE):
         others = [
             one.name
             for one in bus.batteries
             if not one.ours and one.value("/Info/MaxChargeVoltage") is not None
         ]
         do = "there may be one: switch the other off, or its limits"
-        found.append(Finding(f"several batteries give limits ({', '.join(others) or 'not known which'})", do))
-    return found
+        yield Finding(f"several batteries give limits ({', '.join(others) or 'not known which'})", do)
 
 
-def _configuration(facts: Facts) -> list[Finding]:
+def _configuration(facts: Facts) -> Iterator[Finding]:
     problems = facts.configuration.problems if facts.configuration else []
-    if not problems:
-        return []
-    do = "correct it (dbus-smartbms config check names every line), then svc -h /service/dbus-smartbms"
-    more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
-    return [Finding(f"the configuration has mistakes: {problems[0]}{more}", do)]
+    if problems:
+        do = "correct it (dbus-smartbms config check names every line), then svc -h /service/dbus-smartbms"
+        more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+        yield Finding(f"the configuration has mistakes: {problems[0]}{more}", do)
 
 
-def _boot(facts: Facts) -> list[Finding]:
+_HOOKS = {
+    "disabled": (
+        f"the boot hook is switched off ({HOOK}{DISABLED})",
+        f"switch modifications on again on the GX, or: mv {HOOK}{DISABLED} {HOOK}",
+    ),
+    "not executable": ("the boot hook cannot be run", f"chmod 755 {HOOK}"),
+    "foreign": (f"our line is not in the boot hook {HOOK}", f"run {SETUP} install"),
+    "none": (f"our line is not in the boot hook {HOOK}", f"run {SETUP} install"),
+}
+
+
+def _boot(facts: Facts) -> Iterator[Finding]:
     services = facts.services
-    if services is None or not (services.driver.there or (facts.machine and facts.machine.package)):
-        return []
-    after = "after the next restart of the GX the driver will not start"
-    if services.hook == "disabled":
-        do = f"switch modifications on again on the GX, or: mv {HOOK}.disabled {HOOK}"
-        return [Finding(f"the boot hook is switched off ({HOOK}.disabled): {after}", do)]
-    if services.hook == "not executable":
-        return [Finding(f"the boot hook cannot be run: {after}", f"chmod 755 {HOOK}")]
-    if services.hook != "ours":
-        return [Finding(f"our line is not in the boot hook {HOOK}: {after}", f"run {SETUP} install")]
-    return []
+    if services is None or services.hook == "ours":
+        return
+    if services.driver.there or (facts.machine and facts.machine.package):
+        what, do = _HOOKS[services.hook]
+        yield Finding(f"{what}: after the next restart of the GX the driver will not start", do)
 
 
-def _starter(facts: Facts) -> list[Finding]:
-    services, usb = facts.services, facts.usb
-    if services is None or usb is None or not services.driver.there:
-        return []
-    found = []
+def _starter(facts: Facts) -> Iterator[Finding]:
+    services = facts.services
+    if services is None or facts.usb is None or not services.driver.there:
+        return
+    do = f"run {SETUP} boot, then unplug the cable and plug it in again"
     if not services.rule:
-        do = f"run {SETUP} boot, then unplug the cable and plug it in again"
-        found.append(Finding("the udev rule is not there: serial-starter will probe the cable", do))
-    for tty in usb.ttys:
-        if services.rule and tty.chosen and tty.udev is not None and not tty.ignored:
-            do = f"run {SETUP} boot, then unplug the cable and plug it in again"
-            found.append(Finding(f"serial-starter is not told to leave {tty.port.device} alone", do))
-    return found
+        yield Finding("the udev rule is not there: serial-starter will probe the cable", do)
+        return
+    for tty in facts.chosen:
+        if tty.udev is not None and not tty.ignored:
+            yield Finding(f"serial-starter is not told to leave {tty.port.device} alone", do)
 
 
-def _machine(facts: Facts) -> list[Finding]:
+def _machine(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
-    if machine is None:
-        return []
-    found = []
-    if machine.damaged:
+    if machine and machine.damaged:
         names = ", ".join(machine.damaged[:3])
-        found.append(
-            Finding(f"{len(machine.damaged)} files of the package were changed ({names})", "install it again")
-        )
-    if machine.free_kib is not None and machine.free_kib < LITTLE_KIB:
+        what = f"{len(machine.damaged)} files of the package were changed ({names})"
+        yield Finding(what, "install it again")
+    if machine and machine.free_kib is not None and machine.free_kib < LITTLE_KIB:
         do = "remove what is not needed there: du -xk /data | sort -n | tail"
-        found.append(Finding(f"/data is nearly full: {machine.free_kib} KiB free", do))
-    return found
+        yield Finding(f"/data is nearly full: {machine.free_kib} KiB free", do)
 
 
-def _alarms(facts: Facts) -> list[Finding]:
+def _alarms(facts: Facts) -> Iterator[Finding]:
     battery = facts.battery
-    if battery is None or battery.error:
-        return []
-    found = []
+    if battery is None:
+        return
     standing = [] if _lost(battery) else alarms(battery)  # of a lost link it was said already
     if standing:
-        found.append(
-            Finding(f"alarms stand: {', '.join(standing)}", "look at the battery and its cells on the GX")
-        )
+        yield Finding(f"alarms stand: {', '.join(standing)}", "look at the battery and its cells on the GX")
     differs = battery.value("/SmartBms/Disagreement")
     if differs:
         do = "set what it names in [pack] to what the BMS is set to; if it is right already, look at the BMS"
-        found.append(Finding(f"the BMS does not do what its tables say: {differs}", do))
-    return found
+        yield Finding(f"the BMS does not do what its tables say: {differs}", do)
 
 
 def alarms(battery: Battery) -> list[str]:
@@ -319,3 +274,15 @@ def alarms(battery: Battery) -> list[str]:
         for path, (value, _) in sorted(battery.items.items())
         if path.startswith("/Alarms/") and value
     ]
+
+
+def _unknown(facts: Facts) -> Iterator[Finding]:
+    for section, why in facts.unknown.items():
+        yield Finding(f"not known: {section} ({why})", "try again; if it stays so, restart the GX")
+
+
+_RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _service, _cable, _beside, _bus, _link, _dvcc, _configuration, _boot, _starter, _machine, _alarms,
+    _unknown,
+)  # fmt: skip
+"""The most important first."""

@@ -12,13 +12,13 @@ import re
 import signal
 import stat
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from . import starts
+from .link import in_thread
 
 _T = TypeVar("_T")
 
@@ -27,6 +27,7 @@ CONFIGURATION, STATE = "/data/conf/dbus-smartbms.ini", "/data/conf/dbus-smartbms
 TAKEOVER = "/data/conf/dbus-smartbms.takeover"
 """The user said that the vendor's driver is to make way for this one."""
 RUNTIME = "/run/dbus-smartbms"
+MACHINE, MODEL = "/etc/venus/machine", "/sys/firmware/devicetree/base/model"
 HOOK = "/data/rcS.local"
 DISABLED = ".disabled"
 """What the GUI puts behind the name of a hook that it switches off."""
@@ -34,8 +35,9 @@ RULE = "/run/udev/rules.d/zz-dbus-smartbms.rules"
 SERVICE, SERVICE_LOG = "/service/dbus-smartbms", "/service/dbus-smartbms/log"
 VENDOR = "/data/123SmartBMS-Venus"
 VENDOR_SERVICES = ("123SmartBMS-Venus", "smartbms-dbus.*")
-LOGS = ("/var/log/dbus-smartbms", "/data/log/dbus-smartbms")
-"""The first is a link to the second, as it is on a GX."""
+LOGS = ("/run/dbus-smartbms/log", "/data/log/dbus-smartbms")
+"""The first is in use where the second, which on a GX is /var/log, could not be written."""
+_LOG_FILE = re.compile(r"@[0-9a-f]{24}\.[su]|current")
 COMMAND_S = 3.0
 LARGEST = 65_536
 _TAI = (1 << 62) + 10
@@ -44,27 +46,14 @@ _STAMP = re.compile("@([0-9a-f]{16})([0-9a-f]{8}) ?")
 
 
 def bounded(work: Callable[[], _T], seconds: float) -> _T:
-    """Run in a thread of its own, which ends with the process: one that hangs holds up nothing.
-
-    Raises what the work raises, and TimeoutError.
-    """
-    results: list[_T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # noqa: BLE001  it is raised where it is waited for
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="doctor", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:g} s")
-    return results[0]
+    """Run in a thread: one that hangs holds up nothing.  Raises what the work raises, and TimeoutError."""
+    done = in_thread(work)
+    try:
+        return done.result(seconds)
+    except TimeoutError:
+        if done.done():
+            raise
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 def command(*words: str, folder: Path | None = None, seconds: float = COMMAND_S) -> str:
@@ -91,27 +80,20 @@ def command(*words: str, folder: Path | None = None, seconds: float = COMMAND_S)
 
 
 class Machine(NamedTuple):
-    """The device and what is installed; None: the file is not there."""
+    """The device and what is installed."""
 
     package: str | None
-    """The folder that the app's link leads to, which has version and digest in its name."""
+    """The folder that the app's link leads to, with version and digest in its name; None: no link."""
     damaged: list[str] | None
     """Files of the package that are not as they were shipped; None: not known."""
-    venus: list[str] | None
-    """``/opt/victronenergy/version``: version, image, build (a timestamp)."""
-    machine: str | None
-    model: str | None
-    image: str | None
-    kernel: str
-    up_s: float | None
     free_kib: int | None
     """Of ``/data``; None: there is none."""
-    memory: tuple[int, int] | None
-    """Available and all, in KiB."""
+    about: list[tuple[str, str]]
+    """What else there is to know, with labels."""
 
 
 class Supervised(NamedTuple):
-    """A folder of svscan's, and what ``svstat`` says of it."""
+    """A folder of svscan's, and what ``svstat`` says of it, such as ``up (pid 9) 5 seconds``."""
 
     name: str
     there: bool
@@ -128,6 +110,11 @@ class Supervised(NamedTuple):
         """Since it came up or went down."""
         match = re.search(r"(\d+) seconds", self.said)
         return int(match[1]) if match else None
+
+    @property
+    def starting(self) -> bool:
+        """Whether it has ended and will be started again at once."""
+        return "want up" in self.said
 
 
 class Services(NamedTuple):
@@ -190,20 +177,12 @@ class Gx:
 
     def machine(self) -> Machine:
         """What this is."""
-        version = self.read("/opt/victronenergy/version")
-        up = (self.line("/proc/uptime") or "").split()
-        return Machine(
-            self._package(),
-            self._damaged(),
-            None if version is None else [line.strip() for line in version.splitlines()][:3],
-            self.line("/etc/venus/machine"),
-            self.line("/sys/firmware/devicetree/base/model"),
-            self.line("/etc/venus/image-type"),
-            f"{os.uname().machine}, Linux {os.uname().release}",
-            float(up[0]) if up else None,
-            self._free_kib(),
-            _memory(self.read("/proc/meminfo") or ""),
-        )
+        texts = ((label, name, self.read(name), says) for label, name, says in _ABOUT)
+        about = [
+            (label, f"not known: there is no {name}" if text is None else says(text))
+            for label, name, text, says in texts
+        ]
+        return Machine(self._package(), self._damaged(), self._free_kib(), about)
 
     def _package(self) -> str | None:
         try:
@@ -219,8 +198,9 @@ class Gx:
             said = command("sha256sum", "-c", "SHA256SUMS", folder=folder, seconds=2 * COMMAND_S)
         except OSError:
             return None
-        files = (line.partition(": ") for line in said.splitlines())
-        return [name for name, _, result in files if result.startswith("FAILED")]
+        results = re.findall(r"^(.+): (OK|FAILED)", said, re.MULTILINE)
+        # A list that a power cut left empty checks nothing.
+        return [name for name, result in results if result == "FAILED"] if results else ["SHA256SUMS"]
 
     def _free_kib(self) -> int | None:
         try:
@@ -234,31 +214,28 @@ class Gx:
         vendor = [
             f"/service/{path.name}" for name in VENDOR_SERVICES for path in self.path("/service").glob(name)
         ]
-        names = [SERVICE, SERVICE_LOG, *sorted(vendor)]
-        there = [name for name in names if self.path(name).is_dir()]
-        said = self._svstat(there)
-        driver, log, *vendors = (Supervised(name, name in there, said.get(name, "")) for name in names)
+        driver, log, *vendors = self.supervised(SERVICE, SERVICE_LOG, *sorted(vendor))
         return Services(
             driver,
             log,
             self._hook(),
-            self.path(RULE).is_file(),
+            self.read(RULE, 1) is not None,
             self.read(f"{RUNTIME}/why", 1000),
             len(starts.read(self.read(f"{RUNTIME}/starts", starts.LARGEST) or "", time.monotonic()).restarts),
-            self.path(TAKEOVER).exists(),
+            self.read(TAKEOVER, 1) is not None,
             self.path(VENDOR).is_dir(),
             vendors,
         )
 
-    def _svstat(self, names: list[str]) -> dict[str, str]:
-        if not names:
-            return {}
+    def supervised(self, *names: str) -> list[Supervised]:
+        """What ``svstat`` says of each now."""
+        there = [name for name in names if self.path(name).is_dir()]
         try:
-            lines = command("svstat", *(str(self.path(name)) for name in names)).splitlines()
+            lines = command("svstat", *(str(self.path(name)) for name in there)).splitlines() if there else []
+            said = {name: what for name, _, what in (self.shown(line).partition(": ") for line in lines)}
         except OSError as error:
-            return dict.fromkeys(names, str(error))
-        said = (self.shown(line).partition(": ") for line in lines)
-        return {name: what for name, _, what in said}
+            said = dict.fromkeys(there, str(error))
+        return [Supervised(name, name in there, said.get(name, "")) for name in names]
 
     def _hook(self) -> str:
         if self._names_us(HOOK + DISABLED):
@@ -274,12 +251,10 @@ class Gx:
     def logs(self) -> list[str]:
         """The driver's log files, the oldest first, at most five."""
         for folder in LOGS:
-            try:
-                names = sorted(entry.name for entry in self.path(folder).iterdir())
-            except OSError:
-                continue
             # multilog's stamps sort by time, and "current" after "@".
-            return [f"{folder}/{name}" for name in names if name == "current" or name.startswith("@")][-5:]
+            names = [name for name in names_in(self.path(folder)) if _LOG_FILE.fullmatch(name)]
+            if names:
+                return [f"{folder}/{name}" for name in names[-5:]]
         return []
 
     def last_lines(self, count: int) -> list[str]:
@@ -294,9 +269,7 @@ class Gx:
     def secrets(self) -> list[str]:
         """What no report may have: portal id, serial number, host name, network addresses."""
         ids = [self.line("/data/venus/unique-id"), self.line("/data/venus/serial-number")]
-        own = (
-            f"{self.line('/etc/venus/machine')} {self.line('/sys/firmware/devicetree/base/model')} localhost"
-        )
+        own = f"{self.line(MACHINE)} {self.line(MODEL)} localhost"
         hosts = [self.line("/etc/hostname"), os.uname().nodename]
         folder = "/sys/class/net"
         macs = [self.line(f"{folder}/{card}/address") or "" for card in names_in(self.path(folder))]
@@ -308,7 +281,7 @@ class Gx:
         return [secret for secret in found if secret and len(secret) > 2]
 
 
-_PASSWORD = re.compile(r"(\w*(?:passw|secret|token)\w*\s*[:=]\s*)\S+", re.IGNORECASE)
+_PASSWORD = re.compile(r"((?:passw|secret|token)\w*[\"' \t:=]+)[^\s\"']+", re.IGNORECASE)
 
 
 def hide(text: str, secrets: Iterable[str]) -> str:
@@ -337,6 +310,27 @@ def names_in(folder: Path) -> list[str]:
         return []
 
 
-def _memory(text: str) -> tuple[int, int] | None:
-    sizes = dict(re.findall(r"^(MemAvailable|MemTotal):\s*(\d+) kB", text, re.MULTILINE))
-    return (int(sizes["MemAvailable"]), int(sizes["MemTotal"])) if len(sizes) == 2 else None
+def _version(text: str) -> str:
+    """Of the image: the version is its first line, the build (a timestamp) its third."""
+    lines = text.split("\n")
+    return f"{lines[0]} (build {lines[2]})" if lines[2:] else text.strip()
+
+
+def _up(text: str) -> str:
+    return f"{float(text.split(maxsplit=1)[0]) / 3600:.1f} h"
+
+
+def _memory(text: str) -> str:
+    sizes = dict(re.findall(r"^(MemAvailable|MemTotal):\s*(\d+)\d{3} kB", text, re.MULTILINE))
+    return f"{sizes.get('MemAvailable', '-')} of {sizes.get('MemTotal', '-')} MB"
+
+
+_ABOUT: tuple[tuple[str, str, Callable[[str], str]], ...] = (
+    ("Venus OS", "/opt/victronenergy/version", _version),
+    ("machine", MACHINE, str.strip),
+    ("model", MODEL, str.strip),
+    ("image", "/etc/venus/image-type", str.strip),
+    ("up", "/proc/uptime", _up),
+    ("free memory", "/proc/meminfo", _memory),
+)
+"""A label, a file, and what is made of it."""

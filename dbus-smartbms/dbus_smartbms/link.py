@@ -79,6 +79,11 @@ class Port(NamedTuple):
     ftdi: bool = False
 
     @property
+    def says_so(self) -> bool:
+        """Whether it says that it is a cable of the BMS."""
+        return self.model.replace(" ", "_") == CABLE_MODEL
+
+    @property
     def place(self) -> str:
         """What tells it from another with the same name."""
         return self.usb_port or self.device
@@ -118,7 +123,7 @@ def split(devices: str) -> list[str]:
 def called(name: str, ports: dict[str, Port]) -> list[Port]:
     """Those of the ports that a name stands for; a path may lead to one that is not among them."""
     if name == AUTO:
-        return [port for port in ports.values() if port.model.replace(" ", "_") == CABLE_MODEL]
+        return [port for port in ports.values() if port.says_so]
     if name.startswith("/"):
         path = _where(name)
         return [ports.get(path, Port(name, path))._replace(device=name)] if path else []
@@ -295,7 +300,7 @@ class Link:
         """What is there to be opened now."""
         self._found = set()
         try:
-            ports = await _in_thread(plugged)
+            ports = await asyncio.wrap_future(in_thread(plugged))
         except Exception as error:  # noqa: BLE001  a device that goes while pyserial looks raises anything
             self._warn("looking", "cannot look for cables: %s", f"{type(error).__name__}: {error}")
             return []
@@ -418,7 +423,7 @@ def _changed_ns(folder: Path) -> int | None:
         return None
 
 
-async def _in_thread(work: Callable[[], _T]) -> _T:
+def in_thread(work: Callable[[], _T]) -> Future[_T]:
     """Run in a thread of its own, which ends with it: one that hangs holds up nothing, not even the end."""
     done: Future[_T] = Future()
     done.set_running_or_notify_cancel()  # it cannot be called back
@@ -429,13 +434,13 @@ async def _in_thread(work: Callable[[], _T]) -> _T:
         except Exception as error:  # noqa: BLE001  it is raised where it is waited for
             done.set_exception(error)
 
-    threading.Thread(target=run, name="link", daemon=True).start()
-    return await asyncio.wrap_future(done)
+    threading.Thread(target=run, name="aside", daemon=True).start()
+    return done
 
 
 async def _open(port: Port) -> serial.Serial | None:
     """The open device; None if another is there by now.  Cancelled, it leaves nothing open."""
-    opening = asyncio.ensure_future(_in_thread(lambda: _open_and_look(port)))
+    opening = asyncio.wrap_future(in_thread(lambda: _open_and_look(port)))
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:

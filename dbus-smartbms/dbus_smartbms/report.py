@@ -10,16 +10,17 @@ import os
 import signal
 import tarfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from smartbms_protocol import FrameStream
 
 from .findings import Facts
-from .gx import CONFIGURATION, RUNTIME, STATE, Gx, bounded, hide
+from .gx import CONFIGURATION, RUNTIME, SERVICE, STATE, Gx, bounded, hide
 from .link import IDLE_S
 from .replay import Capture, record
+from .usb import holders
 
 NAME = "dbus-smartbms-report"
 ENDINGS = (".tgz", ".tar.gz")
@@ -32,11 +33,8 @@ LARGEST_CAPTURE = 4_000_000
 """Characters; ten minutes of two cables are half of it."""
 
 
-class Member(NamedTuple):
-    """A file of the archive."""
-
-    name: str
-    data: bytes
+Files = dict[str, bytes]
+"""Name in the archive: content."""
 
 
 class Taken(NamedTuple):
@@ -48,7 +46,10 @@ class Taken(NamedTuple):
 
 def places(gx: Gx) -> list[Path]:
     """Where the archive goes when nothing is said: the current folder, else ``/data``."""
-    return [Path.cwd() / f"{NAME}.tgz", gx.path(f"/data/{NAME}.tgz")]
+    folders = [gx.path("/data")]
+    with contextlib.suppress(FileNotFoundError):  # an update has removed the folder one is in
+        folders.insert(0, Path.cwd())
+    return [folder / f"{NAME}.tgz" for folder in folders]
 
 
 def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
@@ -63,16 +64,18 @@ def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
 
 
 def _capture(gx: Gx, facts: Facts, seconds: float) -> Taken:
-    pid = facts.services.driver.pid if facts.services else None
-    if pid is not None:
-        return _from_driver(gx, pid)
-    ttys = [tty for tty in facts.usb.ttys if tty.chosen] if facts.usb else []
-    if not ttys:
+    (driver,) = gx.supervised(SERVICE)  # looked at anew: it may have come or gone since
+    if driver.pid is not None:
+        return _from_driver(gx, driver.pid)
+    if driver.starting:  # the cable is not to be taken from it
+        return Taken(b"", "no capture: the driver is being started again just now; try once more")
+    paths = {tty.port.path for tty in facts.chosen}
+    if not paths:
         return Taken(b"", "no capture: there is no cable")
-    held = [holder for tty in ttys for holder in tty.holders]
-    if held and all(tty.holders for tty in ttys):
-        return Taken(b"", f"no capture: the cable is held by {held[0].command} (pid {held[0].pid})")
-    return _from_cables(",".join(tty.port.path for tty in ttys), seconds)
+    held = holders(gx, paths)
+    if paths == held.keys():
+        return Taken(b"", f"no capture: the cable is held by {held[min(paths)][0]}")
+    return _from_cables(",".join(sorted(paths - held.keys())), seconds)
 
 
 def _from_driver(gx: Gx, pid: int) -> Taken:
@@ -130,20 +133,19 @@ def quality(lines: bytes) -> str:
     return f"{frames} frames, {damaged} damaged places, {len(streams)} cable{'s' if len(streams) > 1 else ''}"
 
 
-def members(gx: Gx, text: str, taken: Taken) -> list[Member]:
+def members(gx: Gx, text: str, taken: Taken) -> Files:
     """Everything that goes into the archive, without what nobody else should read."""
     secrets = gx.secrets()
-    found = [Member("report.txt", hide(text, secrets).encode())]
+    found = {"report.txt": hide(text, secrets).encode()}
     for name in (*gx.logs(), CONFIGURATION, STATE):
-        most = LARGEST_LOG if name.startswith(("/var/log", "/data/log")) else 4 * LARGEST_LOG
-        content = gx.read(name, most)
+        folder = "log/" if name not in (CONFIGURATION, STATE) else ""
+        content = gx.read(name, LARGEST_LOG if folder else 4 * LARGEST_LOG)
         if content is not None:
-            folder = "log/" if "/log/" in name else ""
-            found.append(Member(folder + Path(name).name, hide(content, secrets).encode()))
-    return [*found, *([Member("capture.jsonl", taken.lines)] if taken.lines else [])]
+            found[folder + Path(name).name] = hide(content, secrets).encode()
+    return found | ({"capture.jsonl": taken.lines} if taken.lines else {})
 
 
-def write_one(paths: Sequence[Path], files: Sequence[Member]) -> tuple[Path, int]:
+def write_one(paths: Sequence[Path], files: Files) -> tuple[Path, int]:
     """Write the archive to the first of these places that takes it: where, and its size.
 
     Raises OSError, with the first place's reason.
@@ -157,17 +159,17 @@ def write_one(paths: Sequence[Path], files: Sequence[Member]) -> tuple[Path, int
     raise first or FileNotFoundError
 
 
-def write(path: Path, files: Iterable[Member]) -> int:
+def write(path: Path, files: Files) -> int:
     """Write the archive, whole or not at all; its size.  Raises OSError."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with new.open("wb") as out:
             now = int(os.fstat(out.fileno()).st_mtime)
             with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.USTAR_FORMAT) as archive:
-                for file in files:
-                    entry = tarfile.TarInfo(f"{NAME}/{file.name}")
-                    entry.size, entry.mtime, entry.mode = len(file.data), now, 0o644
-                    archive.addfile(entry, io.BytesIO(file.data))
+                for name, data in files.items():
+                    entry = tarfile.TarInfo(f"{NAME}/{name}")
+                    entry.size, entry.mtime, entry.mode = len(data), now, 0o644
+                    archive.addfile(entry, io.BytesIO(data))
             out.flush()
             os.fsync(out.fileno())
         new.replace(path)

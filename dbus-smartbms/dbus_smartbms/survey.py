@@ -23,6 +23,7 @@ SHOWN = (
     "/Info/MaxChargeVoltage", "/Info/MaxChargeCurrent", "/Info/MaxDischargeCurrent",
 )  # fmt: skip
 """Asked for one by one of a service that does not know GetItems."""
+SILENT = "it does not answer"
 SURVEY_S = 16.0
 """Connecting and three calls after each other, each of which may take 5 s; then what is known counts."""
 
@@ -93,7 +94,7 @@ def _words(error: BusError) -> str:
     """The library's error in words."""
     text = str(error)
     if "TimeoutError" in text:
-        return "it does not answer"
+        return SILENT
     if "FileNotFoundError" in text or "ConnectionRefusedError" in text:
         return "there is none"
     return text
@@ -108,39 +109,38 @@ async def _ask(connection: Connection, bus: Bus) -> None:
 
     async def system() -> None:
         if SYSTEM in names:
-            bus.system, _ = await _values(connection, SYSTEM, (DVCC, ACTIVE_BMS, MONITOR, MULTIPLE))
+            bus.system = await _values(connection, SYSTEM, (DVCC, ACTIVE_BMS, MONITOR, MULTIPLE))
 
     async def settings() -> None:
         if SETTINGS in names:
-            bus.settings, _ = await _values(connection, SETTINGS, (BOL, CHOSEN_BMS, CHOSEN_MONITOR))
+            bus.settings = await _values(connection, SETTINGS, (BOL, CHOSEN_BMS, CHOSEN_MONITOR))
 
     batteries = [battery(name) for name in names if name.startswith(BATTERIES)]
     await asyncio.gather(system(), settings(), *batteries)
 
 
 async def _battery(connection: Connection, name: str) -> Battery:
+    error = "its answer to GetItems is none"
     try:
         items = await connection.get_items(name)
         if isinstance(items, dict):
-            read = {path: (item.get("Value"), str(item.get("Text", ""))) for path, item in items.items()}
-            return Battery(name, read)
-    except BusError as error:
-        if "TimeoutError" in str(error):
-            return Battery(name, {}, _words(error))
-    values, error_text = await _values(connection, name, SHOWN)
-    return Battery(name, {path: (value, "") for path, value in values.items()}, "" if values else error_text)
+            found = [(path, item) for path, item in items.items() if isinstance(item, dict)]
+            return Battery(
+                name, {path: (item.get("Value"), str(item.get("Text", ""))) for path, item in found}
+            )
+    except BusError as failed:
+        error = _words(failed)
+    values = {} if error == SILENT else await _values(connection, name, SHOWN)
+    return Battery(name, {path: (value, "") for path, value in values.items()}, "" if values else error)
 
 
-async def _values(connection: Connection, service: str, paths: tuple[str, ...]) -> tuple[dict[str, Any], str]:
-    """The values that there are, and an error, if there was one."""
+async def _values(connection: Connection, service: str, paths: tuple[str, ...]) -> dict[str, Any]:
+    """The values that there are."""
     found: dict[str, Any] = {}
-    errors = [""]
 
     async def ask(path: str) -> None:
-        try:
+        with contextlib.suppress(BusError):
             found[path] = await connection.call(service, path, BUS_ITEM, "GetValue")
-        except BusError as error:
-            errors.append(_words(error))
 
     await asyncio.gather(*map(ask, paths))
-    return found, errors[-1]
+    return found

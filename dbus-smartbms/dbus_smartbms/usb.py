@@ -14,6 +14,7 @@ from .link import CABLE_MODEL, FTDI, Port, find_cables, split, unprogrammed
 _TTY = re.compile(r"tty(USB|ACM|XRUSB)\d+")
 """The names that pyserial looks for, of those on USB."""
 LONGEST_COMMAND = 100
+VENUS_PROGRAMS = "/opt/victronenergy/"
 _HUB = "09"
 """USB device class."""
 
@@ -24,10 +25,18 @@ class Holder(NamedTuple):
     pid: int
     command: str
 
+    def __str__(self) -> str:
+        return f"{self.command} (pid {self.pid})"
+
     @property
     def ours(self) -> bool:
         """Whether it is this driver."""
         return "dbus-smartbms" in self.command
+
+    @property
+    def probes(self) -> bool:
+        """Whether it is of Venus itself: what serial-starter starts to look for a device of its own."""
+        return VENUS_PROGRAMS in self.command
 
 
 class Tty(NamedTuple):
@@ -61,60 +70,41 @@ class Usb(NamedTuple):
 
 def look(gx: Gx, devices: str) -> Usb:
     """What is plugged in; ``devices`` is ``[link] devices``."""
-    found = _ports(gx)
+    ports = (_port(gx, name) for name in names_in(gx.path("/dev")) if _TTY.fullmatch(name))
+    found = [port for port in ports if port]
     below = ",".join(str(gx.path(name)) if name.startswith("/") else name for name in split(devices))
     chosen = {port.path for port in find_cables(below, {port.path: port for port, _ in found})}
-    holders = _holders(gx, {port.path for port, _ in found})
+    held = holders(gx, {port.path for port, _ in found})
+    listed = names_in(gx.path("/dev/serial-starter"))
     ttys = []
     for port, ids in found:
         name = Path(port.device).name
-        udev, error = _udev(name)
-        ttys.append(
-            Tty(
-                port._replace(device=f"/dev/{name}"),
-                ids,
-                port.path in chosen,
-                os.path.lexists(gx.path(f"/dev/serial-starter/{name}")),
-                tuple(holders.get(port.path, ())),
-                udev,
-                error,
-            )
-        )
+        who = tuple(held.get(port.path, ()))
+        port = port._replace(device=f"/dev/{name}")  # noqa: PLW2901  as it is said, without the root
+        ttys.append(Tty(port, ids, port.path in chosen, name in listed, who, *_udev(name)))
     return Usb(devices, ttys, _devices(gx))
-
-
-def _ports(gx: Gx) -> list[tuple[Port, str]]:
-    """The USB serial devices, each with vendor and product."""
-    ports = (_port(gx, name) for name in names_in(gx.path("/dev")) if _TTY.fullmatch(name))
-    return [port for port in ports if port]
 
 
 def _port(gx: Gx, name: str) -> tuple[Port, str] | None:
     """A tty as the link sees it, from sysfs as pyserial reads it; None for one that is not on USB."""
-    try:
-        interface = gx.path(f"/sys/class/tty/{name}/device").resolve(strict=True)
-    except OSError:
+    inside = gx.path(f"/sys/class/tty/{name}/device").resolve()
+    interface = next((one for one in (inside, *inside.parents) if (one.parent / "idVendor").exists()), None)
+    if interface is None:
         return None
-    while not (interface.parent / "idVendor").exists():
-        if interface == interface.parent:
-            return None
-        interface = interface.parent
-    device = interface.parent
-
-    def says(file: str) -> str:
-        with contextlib.suppress(OSError):
-            return (device / file).read_text(errors="replace").strip()
-        return ""
-
-    several = says("bNumInterfaces") not in ("", "1")
-    vendor, product = says("idVendor"), says("idProduct")
+    device = interface.parent.name
+    vendor, product, serial, model, maker, interfaces = (
+        _says(gx, device, file)
+        for file in ("idVendor", "idProduct", "serial", "product", "manufacturer", "bNumInterfaces")
+    )
+    place = device if interfaces in ("", "1") else interface.name.removesuffix(":1.0")
     tty = gx.path(f"/dev/{name}")
-    port = Port(
-        str(tty), str(tty.resolve()), says("serial") or None,
-        (interface.name if several else device.name).removesuffix(":1.0"),
-        says("product"), says("manufacturer"), vendor == f"{FTDI:04x}",
-    )  # fmt: skip
+    port = Port(str(tty), str(tty.resolve()), serial or None, place, model, maker, vendor == f"{FTDI:04x}")
     return port, f"{vendor}:{product}"
+
+
+def _says(gx: Gx, device: str, file: str) -> str:
+    """What a USB device says of itself; nothing where it does not."""
+    return gx.line(f"/sys/bus/usb/devices/{device}/{file}") or ""
 
 
 def _udev(name: str) -> tuple[dict[str, str] | None, str]:
@@ -127,7 +117,7 @@ def _udev(name: str) -> tuple[dict[str, str] | None, str]:
     return (properties, "") if properties else (None, "udev does not know it")
 
 
-def _holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
+def holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
     """The processes that have them open, by path."""
     found: dict[str, list[Holder]] = {}
     for process in names_in(gx.path("/proc")) if paths else ():
@@ -148,22 +138,25 @@ def _holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
 def _devices(gx: Gx) -> list[str]:
     """What is on USB but for hubs, in words."""
     found = []
-    folder = gx.path("/sys/bus/usb/devices")
-    for name in names_in(folder):
-        ids = [gx.line(f"/sys/bus/usb/devices/{name}/{file}") for file in ("idVendor", "idProduct")]
-        if not all(ids) or gx.line(f"/sys/bus/usb/devices/{name}/bDeviceClass") == _HUB:
-            continue
-        says = [gx.line(f"/sys/bus/usb/devices/{name}/{file}") for file in ("manufacturer", "product")]
-        found.append(" ".join([name, ":".join(filter(None, ids)), *filter(None, says)]))
+    for name in names_in(gx.path("/sys/bus/usb/devices")):
+        kind, vendor, product, *names = (
+            _says(gx, name, file)
+            for file in ("bDeviceClass", "idVendor", "idProduct", "manufacturer", "product")
+        )
+        if vendor and product and kind != _HUB:  # an interface has neither
+            found.append(" ".join([name, f"{vendor}:{product}", *filter(None, names)]))
     return found
 
 
 def whose(tty: Tty, devices: str) -> str:
     """Whether a device is the driver's, and why or why not."""
-    says_so = tty.port.model.replace(" ", "_") == CABLE_MODEL
     if tty.chosen:
-        return f"ours: it says {CABLE_MODEL}" if says_so else f"ours: [link] devices = {devices} names it"
-    if says_so:
+        return (
+            f"ours: it says {CABLE_MODEL}"
+            if tty.port.says_so
+            else f"ours: [link] devices = {devices} names it"
+        )
+    if tty.port.says_so:
         return f"not ours: it says {CABLE_MODEL}, but [link] devices = {devices} leaves it out"
     if unprogrammed(tty.port):
         return (

@@ -6,7 +6,6 @@ takes root.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -23,7 +22,6 @@ import pytest
 import rig
 from dbus_smartbms import state
 from dbus_smartbms.rules import Wishes
-from smartbms_protocol import Frame
 
 BANK = "com.victronenergy.battery.smartbms"
 CCL, VOLTAGE = "/Info/MaxChargeCurrent", "/Dc/0/Voltage"
@@ -117,11 +115,6 @@ class Run:
         assert self.process.poll() is None, self.log.read_text()
         return self.log.read_text()
 
-    async def pour(self, *frames: Frame) -> None:
-        """Frames as fast as it takes them; TimeoutError if it takes no more."""
-        async with asyncio.timeout(rig.PATIENCE_S):
-            await self.line.pour(*frames)
-
     async def logged(self, words: str, times: int = 1) -> None:
         await rig.until(lambda: self.text.count(words) >= times)
 
@@ -138,14 +131,14 @@ async def drives(run: Run, client: rig.Client) -> None:
     """Frames reach the bus: the first and the next.  No log need tell when it begins to read."""
 
     async def on_the_bus() -> bool:
-        await run.pour(rig.frame(1))
+        await run.line.pour(rig.frame(1))
         return await client.owner() is not None
 
     await rig.until(on_the_bus)
-    await run.pour(*(rig.frame(turn) for turn in range(4)))
+    await run.line.pour(*(rig.frame(turn) for turn in range(4)))
     await rig.until(lambda: shows(client, CCL, 151.5))
     for turn, voltage_mv in enumerate((53000, 52500, 53000), 4):
-        await run.pour(rig.frame(turn, voltage_mv=voltage_mv))
+        await run.line.pour(rig.frame(turn, voltage_mv=voltage_mv))
         await rig.until(lambda: shows(client, VOLTAGE, voltage_mv / 1000))  # noqa: B023  awaited here
 
 
@@ -169,7 +162,7 @@ async def test_on_a_full_and_on_a_read_only_disk_it_drives_says_so_once_each_and
             await run.logged("cannot be written")
             for amps in range(70, 30, -1):
                 assert await client.write(MAXIMUM, {"d": float(amps)}) == 0
-                await run.pour(rig.frame(amps))
+                await run.line.pour(rig.frame(amps))
                 await rig.until(lambda: shows(client, CCL, float(amps)))  # noqa: B023  awaited here
             said = [line for line in run.text.splitlines() if "state file" in line]
             assert len(said) == 1, said
@@ -186,7 +179,7 @@ async def test_on_a_full_and_on_a_read_only_disk_it_drives_says_so_once_each_and
             disk.remount("ro")
             assert await client.write(MAXIMUM, {"d": 25.0}) == 0
             await run.logged("Read-only file system")
-            await run.pour(rig.frame(80, voltage_mv=52000))
+            await run.line.pour(rig.frame(80, voltage_mv=52000))
             await rig.until(lambda: shows(client, VOLTAGE, 52.0))
             assert run.text.count("cannot be written") == 2
             disk.remount("rw")
@@ -249,11 +242,11 @@ async def chatter(run: Run, client: rig.Client) -> None:
     """What makes it log, again and again; each time it goes on."""
     for turn in range(10, 40):
         denied = turn % 2
-        await run.pour(rig.frame(turn, status=0b10 if denied else 0b11))
+        await run.line.pour(rig.frame(turn, status=0b10 if denied else 0b11))
         await rig.until(lambda: shows(client, "/Io/AllowToCharge", 0) if denied else True)  # noqa: B023
         run.process.send_signal(signal.SIGHUP)
         run.process.send_signal(signal.SIGUSR1)
-    await run.pour(*(rig.frame(turn, voltage_mv=51000) for turn in range(40, 44)))
+    await run.line.pour(*(rig.frame(turn, voltage_mv=51000) for turn in range(40, 44)))
     await rig.until(lambda: shows(client, VOLTAGE, 51.0))
     await rig.until(lambda: shows(client, "/Io/AllowToCharge", 1))
 

@@ -27,10 +27,7 @@ TTY = Tty(
 BARE = TTY._replace(
     port=PORT._replace(model="FT232R USB UART", maker="FTDI"), chosen=False, holders=(), udev={}
 )
-MACHINE = Machine(
-    ".dbus-smartbms-0.1.0-1a2b3c4d", [], ["v3.60", "venus", "20250612091011"], "einstein", "Cerbo GX",
-    "normal", "armv7l, Linux 5.10", 93_784.0, 900_000, (300_000, 1_000_000),
-)  # fmt: skip
+MACHINE = Machine(".dbus-smartbms-0.1.0-1a2b3c4d", [], 900_000, [("Venus OS", "v3.60")])
 UP = Supervised("/service/dbus-smartbms", there=True, said="up (pid 812) 9000 seconds")
 SERVICES = Services(
     UP, UP._replace(name="/service/dbus-smartbms/log"), "ours", rule=True, why=None, restarts=0,
@@ -128,6 +125,11 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "held by another program": (
         {"usb": Usb("auto", [TTY._replace(holders=(Holder(5, "vedirect-interface"),))], [])},
         ["/dev/ttyUSB0 is held by another program: vedirect-interface (pid 5)"], "takeover",
+    ),
+    "held by serial-starter's probe": (
+        {"usb": Usb("auto", [TTY._replace(holders=(Holder(5, "/opt/victronenergy/gps/gps_dbus"),))], [])},
+        ["/dev/ttyUSB0 is held by what serial-starter has started: /opt/victronenergy/gps/gps_dbus (pid 5)"],
+        "setup.sh install",
     ),
     "the vendor's driver runs": (
         {"services": services(vendor=True, takeover=True, vendor_services=[VENDORS])},
@@ -272,6 +274,32 @@ def test_the_stamps_of_multilog_are_times() -> None:
     assert gx.utc("@4000000037c219bf2ef02e94 mark") == "1999-08-24 04:04:05 mark"
     assert gx.utc("@40000000 mark") == "@40000000 mark"
     assert gx.utc("@ffffffffffffffff00000000 mark") == "@ffffffffffffffff00000000 mark"
+
+
+def test_why_it_is_not_started_is_said_where_there_is_a_why() -> None:
+    assert not [line for line in doctor.report(facts()) if line.startswith("not started")]
+    lines = doctor.report(facts(services=services(why="Python 3.8 is too old\n")))
+    assert "not started       Python 3.8 is too old" in lines
+
+
+def test_a_long_word_is_searched_for_passwords_at_once() -> None:
+    """A damaged log may be one word; a search that tries each beginning of it would take minutes."""
+    text = "a" * 120_000
+    assert gx.hide(f"{text} api_token: {text} b", ["xyz"]) == f"{text} api_token: (hidden) b"
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("wifi_password=hunter2 x", "wifi_password=(hidden) x"),
+        ("pppd password hunter2 nodetach", "pppd password (hidden) nodetach"),
+        ('{"api-token": "hunter2", "a": 1}', '{"api-token": "(hidden)", "a": 1}'),
+        ("--passwd hunter2", "--passwd (hidden)"),
+        ("secret\nnext line", "secret\nnext line"),
+    ],
+)
+def test_passwords_are_hidden_however_they_are_written(text: str, hidden: str) -> None:
+    assert gx.hide(text, []) == hidden
 
 
 def test_names_of_others_do_not_steer_the_terminal() -> None:

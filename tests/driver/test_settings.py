@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -677,3 +678,17 @@ def test_a_file_of_rubbish_is_given_up_soon_and_raises_nothing(file: Path) -> No
         f"{file}: is no configuration, it has more than 65536 characters; CCL and DCL are at most 0.1 C"
     ]
     assert configuration.settings.careful == {"charge_rate", "discharge_rate"}
+
+
+def test_of_a_huge_file_only_the_beginning_is_read(file: Path) -> None:
+    """The driver's memory is limited: it would end, and be started again, and end."""
+    with file.open("wb") as out:
+        out.truncate(50_000_000)
+    tracemalloc.start()
+    try:
+        problems = load(file, []).problems
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "is no configuration" in problems[0]
+    assert most < 5_000_000

@@ -64,7 +64,7 @@ def there(python: list[str], package: Path) -> list[str]:
 
 def run(program: Sequence[str], *words: str, stdin: bytes = b"") -> bytes:
     return subprocess.run(
-        [*program, *words], input=stdin, capture_output=True, check=True, timeout=120
+        [*program, *words], input=stdin, capture_output=True, check=True, timeout=600
     ).stdout
 
 
