@@ -12,6 +12,7 @@ start_driver() { # what RAM has forgotten; from the package folder in use
     fi
     rm -f "$ram/why"
     quiet_vendor
+    time_for_calls
     place_rule
     place_service
 }
@@ -39,6 +40,7 @@ install() {
     [ "$came_from" = "$PWD" ] || ! cd "$came_from" 2>/dev/null || remove_unpacked
     cd "$app/." || refuse "cannot enter $app"
     old_pid=$(driver_pid)
+    rm -f "$rule" # so that serial-starter is told again, whatever it has begun
     start_driver
     if svok "$service" 2>/dev/null; then
         [ -z "$changed" ] || svc -t "$service"
@@ -148,6 +150,7 @@ uninstall() { # uninstall [--purge]
     { echo "${1:-}" >"$removed"; } 2>/dev/null || { rm -rf "$logs"; echo "${1:-}" >"$removed"; } ||
         refuse "cannot write to /data, so nothing is removed: $(df -h /data | tail -n 1)"
     remove_service
+    time_for_calls
     remove_rule
     free_vendor
     remove_rest "${1:-}"

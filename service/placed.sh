@@ -91,7 +91,8 @@ lock() {
         sleep 0.1
     done
     trap 'rm -f "$lock"' EXIT
-    trap 'exit 1' HUP INT TERM
+    trap 'exit 1' INT TERM
+    trap '' HUP PIPE # a connection that is lost does not stop what it began
 }
 
 bounded() { # bounded COMMAND...: ended with all it started when the time is up; its status, or 124
@@ -157,7 +158,7 @@ hook_unfit() {
 free_mb() { df -k /data | tail -n 1 | awk '{ print int($(NF - 2) / 1024) }'; }
 
 no_room() {
-    [ "$(free_mb)" -ge "$needed_mb" ] ||
+    [ "$PWD" = "$(readlink -f "$app")" ] || [ "$(free_mb)" -ge "$needed_mb" ] ||
         echo "/data has $(free_mb) MB free, $needed_mb are needed. Remove what is not needed there, then install again."
 }
 

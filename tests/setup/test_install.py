@@ -721,3 +721,22 @@ def test_a_report_does_not_lie_in_the_package(gx: Gx, ssh: bytes) -> None:
     said = gx.run(f"cd {APP} && ./setup.sh doctor --report", bound_s=120)
     assert "written: /data/dbus-smartbms-report.tgz" in said.output
     assert "already" in gx.run(OVER_SSH, stdin=ssh).output
+
+
+def test_install_again_needs_no_room(gx: Gx, ssh: bytes) -> None:
+    install(gx, ssh)
+    gx.limit_data(gx.data_used_kib() + 100)
+    gx.run("rm /run/udev/rules.d/zz-dbus-smartbms.rules")
+    said = gx.run(f"{SETUP} install")
+    assert said.status == 0
+    assert "/data has only 0 MB free: the GX warns below 10." in said.output
+    assert gx.path("/run/udev/rules.d/zz-dbus-smartbms.rules").exists()
+
+
+def test_a_connection_that_is_lost_does_not_stop_an_installation(gx: Gx, ssh: bytes) -> None:
+    said = gx.run(f"({OVER_SSH}) | head -c 1; sleep 0.1", stdin=ssh)
+    assert said.output.startswith("d")  # and then that nobody reads on
+    until(lambda: reads(gx), gx)
+    until(lambda: not gx.path("/run/dbus-smartbms.lock").is_symlink(), gx)
+    assert f"{APP}/setup.sh boot" in (gx.data / "rcS.local").read_text()
+    assert sorted(path.name for path in (gx.data / "apps").iterdir()) == [in_use(gx), "dbus-smartbms"]
