@@ -740,3 +740,9 @@ def test_a_connection_that_is_lost_does_not_stop_an_installation(gx: Gx, ssh: by
     until(lambda: not gx.path("/run/dbus-smartbms.lock").is_symlink(), gx)
     assert f"{APP}/setup.sh boot" in (gx.data / "rcS.local").read_text()
     assert sorted(path.name for path in (gx.data / "apps").iterdir()) == [in_use(gx), "dbus-smartbms"]
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/install.md"])
+def test_the_line_to_copy_is_the_one_that_is_tried_here(document: str) -> None:
+    text = (rig.ROOT / document).read_text()
+    assert f'ssh root@venus.local "{OVER_SSH}" < dbus-smartbms-{__version__}.tgz' in text
