@@ -486,7 +486,21 @@ def test_the_report_goes_to_the_folder_one_is_in_else_to_data(tmp_path: Path) ->
     assert f"written: {root}/data/dbus-smartbms-report.tgz" in text
     status, text = doctor("--report", "--root", str(tmp_path / "none"), folder=Path("/proc"))
     assert status == 1
-    assert f"cannot be written to /proc/dbus-smartbms-report.tgz or {tmp_path}/none/data/" in text
+    name, none = "dbus-smartbms-report.tgz", tmp_path / "none"
+    where = f"/proc/{name} or {none}/data/{name} or {none}/tmp/{name}"  # noqa: S108
+    assert f"cannot be written to {where}: " in text
+
+
+def test_on_a_full_disk_the_report_goes_to_ram_and_no_place_is_named_twice(tmp_path: Path) -> None:
+    root = device(tmp_path)
+    shutil.rmtree(root / "data")
+    (root / "data").mkdir()
+    (root / "data/dbus-smartbms-report.tgz").mkdir()  # as good as full: it cannot be replaced
+    (root / "tmp").mkdir()
+    _, text = doctor("--root", str(root), "--report", folder=root / "data")
+    assert f"written: {root}/tmp/dbus-smartbms-report.tgz" in text  # noqa: S108
+    _, text = doctor("--root", str(root), "--report", folder=root / "data", before=FULL)
+    assert text.count(f"{root}/data/dbus-smartbms-report.tgz") == 1
 
 
 @pytest.mark.parametrize(
