@@ -295,7 +295,7 @@ def _archive(text: str) -> Path:
 
 
 def _doctor_options(parser: argparse.ArgumentParser) -> None:
-    text = "also write an archive to attach (default: dbus-smartbms-report.tgz in this folder, else in /data)"
+    text = "also write an archive to attach (default: dbus-smartbms-report.tgz here, else in /data or /tmp)"
     parser.add_argument("--report", metavar="FILE", nargs="?", type=_archive, const=Path(), help=text)
     text = "how long to capture where the driver does not run, at most 600 (default: 60)"
     parser.add_argument("--seconds", metavar="S", type=_seconds, default=60.0, help=text)

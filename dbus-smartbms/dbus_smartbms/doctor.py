@@ -164,14 +164,19 @@ _HOOKS = {
 def _services(services: Services) -> list[str]:
     why = (services.why or "").strip()
     rule = f"{RULE} is there" if services.rule else f"there is no {RULE}"
+    count = services.hook_count
     lines = _rows(
         [
             ("driver", _supervised(services.driver)),
             ("its log", _supervised(services.log)),
             *([("not started", why)] if why else []),
             ("restarts", f"{services.restarts} after ends that were not in order"),
-            ("boot hook", _HOOKS[services.hook]),
+            ("boot hook", _HOOKS[services.hook] + (f" ({count} lines)" if count else "")),
+            *(("", f"line {number}: {line}") for number, line in services.hook_lines),
+            *(("boot.log", line) for line in services.boot_log),
             ("udev rule", rule),
+            ("in /data/apps", ", ".join(services.apps) or "nothing of this driver"),
+            *([("lock", services.lock)] if services.lock else []),
             ("vendor's driver", f"{VENDOR} is there" if services.vendor else "not installed"),
         ]
     )
@@ -237,6 +242,9 @@ def _battery(battery: Battery) -> list[str]:
             ("  now", ", ".join(battery.text(path) for path in ("/Soc", "/Dc/0/Voltage", "/Dc/0/Current"))),
         ]
     )
+    for label, what in _PACK:
+        if any(battery.value(path) is not None for _, path, _ in what):
+            lines += _row(f"  {label}", ", ".join(_said(battery, *one) for one in what))
     for short, path, why in _LIMITS:
         if battery.value(path) is not None:
             reason = battery.value(why)
@@ -253,6 +261,28 @@ def _battery(battery: Battery) -> list[str]:
     )
 
 
+def _said(battery: Battery, name: str, path: str, cell: str) -> str:
+    number = battery.value(cell)
+    return f"{name} {battery.text(path)}" + (f" (cell {number})" if number else "")
+
+
+_SYSTEM, _BMS = "/System/", "/SmartBms/Cell/"
+_PACK = (
+    ("cells", (
+        ("lowest", f"{_SYSTEM}MinCellVoltage", f"{_SYSTEM}MinVoltageCellId"),
+        ("highest", f"{_SYSTEM}MaxCellVoltage", f"{_SYSTEM}MaxVoltageCellId"),
+    )),
+    ("temperature", (
+        ("lowest", f"{_SYSTEM}MinCellTemperature", f"{_SYSTEM}MinTemperatureCellId"),
+        ("highest", f"{_SYSTEM}MaxCellTemperature", f"{_SYSTEM}MaxTemperatureCellId"),
+    )),
+    ("allowed", (("charge", "/Io/AllowToCharge", ""), ("discharge", "/Io/AllowToDischarge", ""))),
+    ("set to", (
+        ("capacity", "/InstalledCapacity", ""),
+        *((name, _BMS + name, "") for name in ("Vmin", "Vmax", "Vbalance")),
+    )),
+)  # fmt: skip
+"""A label, and what stands beside it: what it is, its path, and that of the cell it belongs to."""
 _LIMITS = (
     ("CVL", "/Info/MaxChargeVoltage", "/Info/ChargeVoltageLimitation"),
     ("CCL", "/Info/MaxChargeCurrent", "/Info/ChargeLimitation"),

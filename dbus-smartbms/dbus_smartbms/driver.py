@@ -370,7 +370,8 @@ class Driver:
                 log.warning("the capture %s cannot be written: %s", file, error)
             else:
                 who = ", ".join(f"{number} is {cable}" for number, cable in enumerate(cables))
-                log.info(
+                log.log(
+                    logging.INFO if cables else logging.DEBUG,  # an empty capture is no news
                     "the last %.0f s of %d cables are in %s%s",
                     capture.RECENT_S, len(cables), file, f' ("bms" {who})' if who else "",
                 )  # fmt: skip

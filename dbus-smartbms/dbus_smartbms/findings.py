@@ -71,6 +71,10 @@ def _service(facts: Facts) -> Iterator[Finding]:
     if services is None:
         return
     driver, why = services.driver, (services.why or "").strip()
+    if _hook_explains(facts):
+        what, do = _HOOKS[services.hook]
+        yield Finding(f"{what}: so the driver was not started at the last boot", f"{do}; then restart the GX")
+        return
     why = f": {why}" if why else ""
     if driver.pid is not None:
         do = "see the last log lines; send a report to the driver's authors"
@@ -92,6 +96,17 @@ def _service(facts: Facts) -> Iterator[Finding]:
         yield Finding(f"the driver's service is not there{why}", f"run {SETUP} install, or restart the GX")
 
 
+def _hook_explains(facts: Facts) -> bool:
+    """Whether nothing of the driver was started because Venus did not run the hook.
+
+    Then an install would be refused, and a restart alone would change nothing.
+    """
+    services, machine = facts.services, facts.machine
+    if services is None or services.driver.there or services.why or (machine and machine.package is None):
+        return False
+    return services.hook in ("disabled", "not executable")
+
+
 def _young(services: Services) -> bool:
     """Whether the driver came up just now: it takes three frames to appear."""
     return (services.driver.seconds or 0) < RESTARTING_S
@@ -104,6 +119,8 @@ def _cable(facts: Facts) -> Iterator[Finding]:
         others = [holder for holder in tty.holders if not holder.ours]
         who = ", ".join(map(str, others))
         if others and all(holder.probes for holder in others):
+            if _hook_explains(facts):
+                continue
             do = f"run {SETUP} install, which tells it to leave the cable alone; or restart the GX"
             yield Finding(f"{tty.port.device} is held by what serial-starter has started: {who}", do)
         elif others:
@@ -136,6 +153,8 @@ def _beside(facts: Facts) -> Iterator[Finding]:
     do = f"run {SETUP} takeover: it stops and disables the vendor's driver; {SETUP} uninstall gives it back"
     running = [one.name for one in services.vendor_services if one.pid is not None]
     if running:
+        if services.takeover:
+            do = f"run {SETUP} install once more: it stops it"
         yield Finding(f"the vendor's driver runs beside this one ({', '.join(running)})", do)
     elif services.vendor and not services.takeover:
         yield Finding(f"the vendor's driver is installed ({VENDOR})", do)
@@ -149,7 +168,12 @@ def _bus(facts: Facts) -> Iterator[Finding]:
         do = "restart the GX; on another machine set DBUS_SESSION_BUS_ADDRESS"
         yield Finding(f"the bus: {bus.error}", do)
     elif battery is None:
-        if services and services.driver.pid is not None and facts.chosen and not _young(services):
+        if services is None or services.driver.pid is None or not facts.chosen:
+            return
+        if _young(services):
+            what = f"too early to say: the driver was started {services.driver.seconds or 0} seconds ago"
+            yield Finding(f"{what} and is not on the bus yet", f"try again in {RESTARTING_S} seconds")
+        else:
             do = f"{CHECK_CABLE}; that the BMS has power; see the last log lines"
             what = "the driver runs, but is not on the bus: no valid frame came from the cable yet"
             yield Finding(what, do)
@@ -205,15 +229,16 @@ def _dvcc(facts: Facts) -> Iterator[Finding]:
 def _configuration(facts: Facts) -> Iterator[Finding]:
     problems = facts.configuration.problems if facts.configuration else []
     if problems:
-        do = "correct it (dbus-smartbms config check names every line), then svc -h /service/dbus-smartbms"
+        check = f"{SETUP} config check {CONFIGURATION}"
+        do = f"correct it ({check} names every line), then svc -h /service/dbus-smartbms"
         more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
         yield Finding(f"the configuration has mistakes: {problems[0]}{more}", do)
 
 
 _HOOKS = {
     "disabled": (
-        f"the boot hook is switched off ({HOOK}{DISABLED})",
-        f"switch modifications on again on the GX, or: mv {HOOK}{DISABLED} {HOOK}",
+        f"modifications are switched off on this GX ({HOOK}{DISABLED})",
+        f"Settings, General, Modification checks: All modifications enabled; or: mv {HOOK}{DISABLED} {HOOK}",
     ),
     "not executable": ("the boot hook cannot be run", f"chmod 755 {HOOK}"),
     "foreign": (f"our line is not in the boot hook {HOOK}", f"run {SETUP} install"),
@@ -223,7 +248,7 @@ _HOOKS = {
 
 def _boot(facts: Facts) -> Iterator[Finding]:
     services = facts.services
-    if services is None or services.hook == "ours":
+    if services is None or services.hook == "ours" or _hook_explains(facts):
         return
     if services.driver.there or (facts.machine and facts.machine.package):
         what, do = _HOOKS[services.hook]

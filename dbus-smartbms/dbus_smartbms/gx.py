@@ -22,11 +22,13 @@ from .link import in_thread
 
 _T = TypeVar("_T")
 
-APP = "/data/apps/dbus-smartbms"
+NAME = "dbus-smartbms"
+APPS, APP = "/data/apps", "/data/apps/dbus-smartbms"
 CONFIGURATION, STATE = "/data/conf/dbus-smartbms.ini", "/data/conf/dbus-smartbms.state"
 TAKEOVER = "/data/conf/dbus-smartbms.takeover"
 """The user said that the vendor's driver is to make way for this one."""
-RUNTIME = "/run/dbus-smartbms"
+RUNTIME, LOCK = "/run/dbus-smartbms", "/run/dbus-smartbms.lock"
+"""The lock is a link to the number of the process that has it."""
 MACHINE, MODEL = "/etc/venus/machine", "/sys/firmware/devicetree/base/model"
 HOOK = "/data/rcS.local"
 DISABLED = ".disabled"
@@ -38,6 +40,8 @@ VENDOR_SERVICES = ("123SmartBMS-Venus", "smartbms-dbus.*")
 LOGS = ("/run/dbus-smartbms/log", "/data/log/dbus-smartbms")
 """The first is in use where the second, which on a GX is /var/log, could not be written."""
 _LOG_FILE = re.compile(r"@[0-9a-f]{24}\.[su]|current")
+BOOT_LINES, LONGEST_LINE = 5, 200
+"""What is shown of the boot's log; of a line, characters."""
 COMMAND_S = 3.0
 LARGEST = 65_536
 _TAI = (1 << 62) + 10
@@ -133,6 +137,16 @@ class Services(NamedTuple):
     vendor: bool
     """Whether the vendor's driver is installed."""
     vendor_services: list[Supervised]
+    boot_log: tuple[str, ...] = ()
+    """What the boot hook said, its first lines."""
+    hook_lines: tuple[tuple[int, str], ...] = ()
+    """The lines of the hook that name us, with their numbers; what else is in it is nobody's business."""
+    hook_count: int = 0
+    """How many lines the hook has."""
+    apps: tuple[str, ...] = ()
+    """What of ours is in ``/data/apps``."""
+    lock: str = ""
+    """Who has setup.sh's lock, in words; "" where nobody has."""
 
 
 class Gx:
@@ -178,7 +192,8 @@ class Gx:
     def machine(self) -> Machine:
         """What this is."""
         texts = ((label, name, self.read(name), says) for label, name, says in _ABOUT)
-        about = [
+        about = [("date and time", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()))]
+        about += [
             (label, f"not known: there is no {name}" if text is None else says(text))
             for label, name, text, says in texts
         ]
@@ -215,16 +230,35 @@ class Gx:
             f"/service/{path.name}" for name in VENDOR_SERVICES for path in self.path("/service").glob(name)
         ]
         driver, log, *vendors = self.supervised(SERVICE, SERVICE_LOG, *sorted(vendor))
+        boot_log = (self.read(f"{RUNTIME}/boot.log") or "").splitlines()
+        hook = self._hook()
+        hook_lines = (self.read(HOOK + (DISABLED if hook == "disabled" else "")) or "").splitlines()
         return Services(
             driver,
             log,
-            self._hook(),
+            hook,
             self.read(RULE, 1) is not None,
             self.read(f"{RUNTIME}/why", 1000),
             len(starts.read(self.read(f"{RUNTIME}/starts", starts.LARGEST) or "", time.monotonic()).restarts),
             self.read(TAKEOVER, 1) is not None,
             self.path(VENDOR).is_dir(),
             vendors,
+            tuple(line[:LONGEST_LINE] for line in boot_log[:BOOT_LINES]),
+            tuple((n, line[:LONGEST_LINE]) for n, line in enumerate(hook_lines, 1) if NAME in line),
+            len(hook_lines),
+            tuple(name for name in names_in(self.path(APPS)) if NAME in name),
+            self._lock(),
+        )
+
+    def _lock(self) -> str:
+        try:
+            owner = self.path(LOCK).readlink().name
+        except OSError:
+            return ""
+        if owner.isdecimal() and self.path(f"/proc/{owner}").exists():
+            return f"setup.sh is at work (pid {owner})"
+        return (
+            f"{LOCK} is there, but its process {owner[:LONGEST_LINE]} is gone: the next setup.sh removes it"
         )
 
     def supervised(self, *names: str) -> list[Supervised]:
@@ -246,7 +280,7 @@ class Gx:
 
     def _names_us(self, name: str) -> bool:
         lines = (self.read(name) or "").splitlines()
-        return any("dbus-smartbms" in line and not line.lstrip().startswith("#") for line in lines)
+        return any(NAME in line and not line.lstrip().startswith("#") for line in lines)
 
     def logs(self) -> list[str]:
         """The driver's log files, the oldest first, at most five."""

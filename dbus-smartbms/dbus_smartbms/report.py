@@ -45,11 +45,11 @@ class Taken(NamedTuple):
 
 
 def places(gx: Gx) -> list[Path]:
-    """Where the archive goes when nothing is said: the current folder, else ``/data``."""
-    folders = [gx.path("/data")]
+    """Where the archive goes when nothing is said: the current folder, else ``/data``, else RAM."""
+    folders = [gx.path("/data"), gx.path("/tmp")]  # noqa: S108  a device's only user is root
     with contextlib.suppress(FileNotFoundError):  # an update has removed the folder one is in
         folders.insert(0, Path.cwd())
-    return [folder / f"{NAME}.tgz" for folder in folders]
+    return [folder / f"{NAME}.tgz" for folder in dict.fromkeys(folders)]
 
 
 def capture(gx: Gx, facts: Facts, seconds: float) -> Taken:

@@ -20,6 +20,8 @@ from .stages import STAGES, Stage
 
 log = logging.getLogger(__name__)
 VERSION = 1
+LARGEST = 1_000_000
+"""Bytes; ours has half a thousand for a pack.  A larger one could take more memory than there is."""
 LONGEST_NAME = 32
 """Characters of /CustomName, as gui-v2 limits it."""
 MOST_INSTANCE = 0xFFFF
@@ -70,7 +72,11 @@ def read(path: Path) -> Saved:
     Raises DamagedError for a file that is damaged or cannot be read.
     """
     try:
-        saved, wrong = _saved(json.loads(path.read_text(encoding="utf-8")))
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST} bytes")
+        saved, wrong = _saved(json.loads(data.decode()))
     except FileNotFoundError:
         return Saved()
     except OSError as error:

@@ -13,7 +13,7 @@ from .link import CABLE_MODEL, FTDI, Port, find_cables, split, unprogrammed
 
 _TTY = re.compile(r"tty(USB|ACM|XRUSB)\d+")
 """The names that pyserial looks for, of those on USB."""
-LONGEST_COMMAND = 100
+_RUNS_SCRIPTS = re.compile(r"python[\d.]*|(ba|da|a)?sh")
 VENUS_PROGRAMS = "/opt/victronenergy/"
 _HUB = "09"
 """USB device class."""
@@ -26,7 +26,15 @@ class Holder(NamedTuple):
     command: str
 
     def __str__(self) -> str:
-        return f"{self.command} (pid {self.pid})"
+        return f"{'this driver' if self.ours else self.name} (pid {self.pid})"
+
+    @property
+    def name(self) -> str:
+        """Of the program, or of the script that it runs; never its options, which may be long or secret."""
+        program, *words = self.command.split() or ["?"]
+        if _RUNS_SCRIPTS.fullmatch(Path(program).name) and "-c" not in words:
+            program = next((word for word in words if not word.startswith("-")), program)
+        return Path(program).name
 
     @property
     def ours(self) -> bool:
@@ -118,7 +126,7 @@ def _udev(name: str) -> tuple[dict[str, str] | None, str]:
 
 
 def holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
-    """The processes that have them open, by path."""
+    """The processes that have them open, by path; not those that have it from their parent, as ``sleep``."""
     found: dict[str, list[Holder]] = {}
     for process in names_in(gx.path("/proc")) if paths else ():
         if not process.isdecimal() or int(process) == os.getpid():
@@ -130,9 +138,17 @@ def holders(gx: Gx, paths: set[str]) -> dict[str, list[Holder]]:
                 opened.add(str((folder / number).readlink()))
         for path in opened & paths:
             words = (gx.read_bytes(f"/proc/{process}/cmdline", 4096) or b"").split(b"\0")
-            text = b" ".join(words).decode(errors="replace").strip()
-            found.setdefault(path, []).append(Holder(int(process), text[:LONGEST_COMMAND]))
+            text = b" ".join(words).decode(errors="replace").strip() or gx.line(f"/proc/{process}/comm") or ""
+            found.setdefault(path, []).append(Holder(int(process), text))
+    for path, all_of_it in found.items():
+        pids = {holder.pid for holder in all_of_it}
+        found[path] = [holder for holder in all_of_it if _parent(gx, holder.pid) not in pids]
     return found
+
+
+def _parent(gx: Gx, pid: int) -> int | None:
+    match = re.search(r"^PPid:\s*(\d+)", gx.read(f"/proc/{pid}/status") or "", re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 def _devices(gx: Gx) -> list[str]:

@@ -237,10 +237,10 @@ async def test_two_cables_are_numbered_and_the_log_says_which_is_which(
 
 async def test_with_nothing_received_the_capture_is_empty(tmp_path: Path, bus: rig.Daemon) -> None:
     runtime = tmp_path / "run"
-    with rig.driver(tmp_path, bus.address, "--runtime", str(runtime)) as driver:
+    with rig.driver(tmp_path, bus.address, "--runtime", str(runtime), "--set", "log.level=debug") as driver:
         await driver.logged("reading ")
         driver.process.process.send_signal(signal.SIGUSR1)
-        await driver.logged(f"the last 60 s of 0 cables are in {runtime / 'capture.jsonl'}\n")
+        await driver.logged(f"DEBUG the last 60 s of 0 cables are in {runtime / 'capture.jsonl'}\n")
         assert (runtime / "capture.jsonl").read_bytes() == b""
 
 

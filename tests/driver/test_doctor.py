@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
 import dataclasses
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ def services(**changes: Any) -> Services:
     return SERVICES._replace(**changes)
 
 
+PROBE = Holder(5, "/opt/victronenergy/gps/gps_dbus")
 DOWN = UP._replace(said="down 3 seconds, normally up")
 GONE = UP._replace(there=False, said="")
 VENDORS = UP._replace(name="/service/smartbms-dbus.ttyUSB0")
@@ -77,8 +80,28 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
     ),
     "not there after a boot": (
         {"services": services(driver=GONE, hook="disabled", why="Python 3.8 is too old\n"), "bus": bus()},
-        ["the driver's service is not there: Python 3.8 is too old", "the boot hook is switched off"],
+        ["the driver's service is not there: Python 3.8 is too old", "modifications are switched off"],
         "/data/apps/dbus-smartbms/setup.sh install",
+    ),
+    "modifications switched off, which explains all the rest": (
+        {"services": services(driver=GONE, log=GONE, hook="disabled", rule=False),
+         "usb": Usb("auto", [TTY._replace(holders=(PROBE,), udev={})], []),
+         "bus": dataclasses.replace(bus(), batteries=[])},
+        ["modifications are switched off on this GX (/data/rcS.local.disabled): so the driver was not"],
+        "mv /data/rcS.local.disabled /data/rcS.local; then restart the GX",
+    ),
+    "a hook that Venus could not run at the last boot": (
+        {"services": services(driver=GONE, hook="not executable", rule=False),
+         "usb": Usb("auto", [TTY._replace(holders=(PROBE,), udev={})], []),
+         "bus": dataclasses.replace(bus(), batteries=[])},
+        ["the boot hook cannot be run: so the driver was not started"],
+        "chmod 755 /data/rcS.local; then restart the GX",
+    ),
+    "just started": (
+        {"services": services(driver=UP._replace(said="up (pid 812) 2 seconds")),
+         "bus": dataclasses.replace(bus(), batteries=[])},
+        ["too early to say: the driver was started 2 seconds ago and is not on the bus yet"],
+        "try again in 10 seconds",
     ),
     "down": (
         {"services": services(driver=DOWN)},
@@ -127,13 +150,18 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["/dev/ttyUSB0 is held by another program: vedirect-interface (pid 5)"], "takeover",
     ),
     "held by serial-starter's probe": (
-        {"usb": Usb("auto", [TTY._replace(holders=(Holder(5, "/opt/victronenergy/gps/gps_dbus"),))], [])},
-        ["/dev/ttyUSB0 is held by what serial-starter has started: /opt/victronenergy/gps/gps_dbus (pid 5)"],
+        {"usb": Usb("auto", [TTY._replace(holders=(PROBE,))], [])},
+        ["/dev/ttyUSB0 is held by what serial-starter has started: gps_dbus (pid 5)"],
         "setup.sh install",
     ),
     "the vendor's driver runs": (
+        {"services": services(vendor=True, vendor_services=[VENDORS])},
+        ["the vendor's driver runs beside this one (/service/smartbms-dbus.ttyUSB0)"], "setup.sh takeover",
+    ),
+    "the vendor's driver runs though it was taken over": (
         {"services": services(vendor=True, takeover=True, vendor_services=[VENDORS])},
-        ["the vendor's driver runs beside this one (/service/smartbms-dbus.ttyUSB0)"], "takeover",
+        ["the vendor's driver runs beside this one (/service/smartbms-dbus.ttyUSB0)"],
+        "setup.sh install once more",
     ),
     "the vendor's driver is installed": (
         {"services": services(vendor=True)}, ["the vendor's driver is installed"], "takeover",
@@ -164,7 +192,7 @@ SYMPTOMS: dict[str, tuple[dict[str, Any], list[str], str]] = {
         ["com.victronenergy.system is not on the bus"], "restart the GX",
     ),
     "boot hook disabled": (
-        {"services": services(hook="disabled")}, ["the boot hook is switched off"],
+        {"services": services(hook="disabled")}, ["modifications are switched off"],
         "mv /data/rcS.local.disabled /data/rcS.local",
     ),
     "boot hook not executable": (
@@ -252,9 +280,120 @@ def test_little_damage_is_no_reason_to_look_at_the_cable() -> None:
     assert findings(facts(services=young, bus=bus(SmartBms__DamagedPlaces=11)))
 
 
-def test_a_driver_that_came_up_just_now_may_not_be_on_the_bus_yet() -> None:
-    young = services(driver=UP._replace(said="up (pid 812) 2 seconds"))
-    assert findings(facts(services=young, bus=dataclasses.replace(bus(), batteries=[]))) == []
+def test_how_a_mistake_is_looked_up_on_a_gx(tmp_path: Path) -> None:
+    file = tmp_path / "dbus-smartbms.ini"
+    file.write_text("[limits]\nmax_charge = 80\n")
+    (found,) = findings(facts(configuration=load(file, [])))
+    assert "/data/apps/dbus-smartbms/setup.sh config check /data/conf/dbus-smartbms.ini" in found.do
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("python3 -I -S -B -u /data/apps/.dbus-smartbms-0.1.0-1a2b/dbus-smartbms run", "this driver"),
+        ("/usr/bin/python3 -u /data/123SmartBMS-Venus/smartbms.py --token x", "smartbms.py"),
+        ("/bin/sh -e /opt/victronenergy/serial-starter/serial-starter.sh", "serial-starter.sh"),
+        ("/bin/sh", "sh"),
+        ("sh -c exec cat /dev/ttyUSB0", "sh"),
+        ("/opt/victronenergy/vedirect-interface/vedirect-interface -v --log " + "x" * 500,
+         "vedirect-interface"),
+        ("sleep", "sleep"),
+        ("", "?"),
+    ],
+)  # fmt: skip
+def test_a_process_is_called_what_people_call_it(command: str, shown: str) -> None:
+    assert str(Holder(5, command)) == f"{shown} (pid 5)"
+
+
+def bus_section(**values: tuple[Any, str]) -> str:
+    items = {path.replace("__", "/"): value for path, value in values.items()}
+    ours = Battery(survey.OURS, ITEMS | items)
+    lines = doctor.report(facts(bus=dataclasses.replace(bus(), batteries=[ours])))
+    return " ".join(" ".join(lines[lines.index("== bus") : lines.index("== log")]).split())
+
+
+def test_cells_temperatures_and_what_the_bms_is_set_to_are_shown() -> None:
+    text = bus_section(
+        __System__MinCellVoltage=(3.3, "3.300 V"), __System__MinVoltageCellId=("2", "2"),
+        __System__MaxCellVoltage=(3.4, "3.400 V"), __System__MaxVoltageCellId=("7", "7"),
+        __System__MinCellTemperature=(0.0, "0.0 °C"), __System__MinTemperatureCellId=("3", "3"),
+        __System__MaxCellTemperature=(21.0, "21.0 °C"),
+        __Io__AllowToCharge=(0, "no"), __Io__AllowToDischarge=(1, "yes"),
+        __SmartBms__Cell__Vmin=(2.8, "2.80 V"), __SmartBms__Cell__Vmax=(3.8, "3.80 V"),
+        __SmartBms__Cell__Vbalance=(3.5, "3.50 V"), __InstalledCapacity=(100.0, "100.0 Ah"),
+    )  # fmt: skip
+    for row in (
+        "cells lowest 3.300 V (cell 2), highest 3.400 V (cell 7)",
+        "temperature lowest 0.0 °C (cell 3), highest 21.0 °C",
+        "allowed charge no, discharge yes",
+        "set to capacity 100.0 Ah, Vmin 2.80 V, Vmax 3.80 V, Vbalance 3.50 V",
+    ):
+        assert row in text, row
+
+
+def test_what_a_battery_does_not_have_is_no_row() -> None:
+    assert "lowest" not in bus_section()
+    assert "allowed" not in bus_section()
+    assert "cells lowest -, highest 3.400 V" in bus_section(__System__MaxCellVoltage=(3.4, "3.400 V"))
+
+
+def gx_with(root: Path, files: dict[str, str]) -> Gx:
+    for folder in ("data", "run"):
+        (root / folder).mkdir()
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return Gx(root)
+
+
+def service_section(found: Gx) -> list[str]:
+    lines = doctor.report(facts(services=found.services()))
+    return lines[lines.index("== service") : lines.index("== configuration")]
+
+
+def test_what_the_boot_said_and_what_is_left_of_an_install_is_shown(tmp_path: Path) -> None:
+    hook = "#!/bin/sh\nPASS=hunter2\n[ -x /setup.sh ] && setup.sh boot || : # dbus-smartbms\nexit 0\n"
+    boot = "".join(f"boot line {number}\n" for number in range(9))
+    device = gx_with(
+        tmp_path, {
+            "run/dbus-smartbms/boot.log": boot, "data/rcS.local": hook, "data/apps/dbus-smartbms": "",
+            "data/apps/.dbus-smartbms.removed": "", "data/apps/another": "",
+        },
+    )  # fmt: skip
+    lines = service_section(device)
+    assert [line.split()[-1] for line in lines if "boot line" in line] == list("01234")
+    text = " ".join(" ".join(lines).split())
+    assert "(4 lines) line 3: [ -x /setup.sh ] && setup.sh boot || : # dbus-smartbms boot.log" in text
+    assert "hunter2" not in text
+    assert "in /data/apps .dbus-smartbms.removed, dbus-smartbms" in text
+    assert "another" not in text
+    (tmp_path / "data/rcS.local").rename(tmp_path / "data/rcS.local.disabled")
+    assert "line 3: [ -x /setup.sh ]" in " ".join(service_section(device))
+
+
+def test_nothing_is_said_of_what_is_not_there(tmp_path: Path) -> None:
+    text = " ".join(service_section(gx_with(tmp_path, {"run/dbus-smartbms/boot.log": ""})))
+    assert "boot.log" not in text
+    assert "lock" not in text
+    assert "nothing of this driver" in text
+
+
+def test_a_lock_says_whether_its_process_lives(tmp_path: Path) -> None:
+    device = gx_with(tmp_path, {"proc/812/cmdline": "sh"})
+    lock = tmp_path / "run/dbus-smartbms.lock"
+    lock.symlink_to("812")
+    assert device.services().lock == "setup.sh is at work (pid 812)"
+    lock.unlink()
+    lock.symlink_to("813")
+    text = " ".join(" ".join(service_section(device)).split())
+    assert "lock /run/dbus-smartbms.lock is there, but its process 813 is gone" in text
+
+
+def test_the_report_says_when_it_was_made(tmp_path: Path) -> None:
+    before = time.time()
+    (said,) = [text for label, text in Gx(tmp_path).machine().about if label == "date and time"]
+    at = calendar.timegm(time.strptime(said, "%Y-%m-%d %H:%M:%S UTC"))
+    assert int(before) <= at <= time.time()
 
 
 def test_whose_a_device_is() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -229,12 +230,21 @@ async def test_nothing_is_wrong_beside_a_driver_that_works(tmp_path: Path, bus: 
     for fact in (
         "v3.60 (build 20250612091011)", "einstein", ".dbus-smartbms-0.1.0-1a2b3c4d",
         "ours: it says SmartBMSToUSB", "serial number AB0CDEF", "VE_SERVICE ignore",
-        "driver up (pid", "/data/rcS.local has our line", "[limits] max_charge_current = 80", "instance 123",
+        "date and time 20", "driver up (pid", "/data/rcS.local has our line (2 lines) line 2: sh /data/apps/",
+        "in /data/apps .dbus-smartbms-0.1.0-1a2b3c4d, dbus-smartbms",
+        "[limits] max_charge_current = 80", "instance 123",
         "50.0 %, 53.12 V, -12.5 A", "CVL 54.88 V", "CCL ", "DCL ", "BMS com.victronenergy.battery.smartbms",
         "monitor com.victronenergy.battery/123", "DVCC on",
     ):  # fmt: skip
         assert fact in joined(text), fact
-    assert "dbus-smartbms run" in joined(text.partition("held open by")[2])[:400]
+    assert re.match(r" *this driver \(pid \d+\)\n", text.partition("held open by")[2])
+    for row in (
+        "cells lowest 3.",
+        "temperature lowest ",
+        "allowed charge Yes, discharge Yes",
+        "set to capacity ",
+    ):
+        assert row in joined(text), row
 
 
 async def test_dvcc_off_and_another_bms(tmp_path: Path, bus: rig.Daemon) -> None:
@@ -484,7 +494,21 @@ def test_the_report_goes_to_the_folder_one_is_in_else_to_data(tmp_path: Path) ->
     assert f"written: {root}/data/dbus-smartbms-report.tgz" in text
     status, text = doctor("--report", "--root", str(tmp_path / "none"), folder=Path("/proc"))
     assert status == 1
-    assert f"cannot be written to /proc/dbus-smartbms-report.tgz or {tmp_path}/none/data/" in text
+    name, none = "dbus-smartbms-report.tgz", tmp_path / "none"
+    where = f"/proc/{name} or {none}/data/{name} or {none}/tmp/{name}"  # noqa: S108
+    assert f"cannot be written to {where}: " in text
+
+
+def test_on_a_full_disk_the_report_goes_to_ram_and_no_place_is_named_twice(tmp_path: Path) -> None:
+    root = device(tmp_path)
+    shutil.rmtree(root / "data")
+    (root / "data").mkdir()
+    (root / "data/dbus-smartbms-report.tgz").mkdir()  # as good as full: it cannot be replaced
+    (root / "tmp").mkdir()
+    _, text = doctor("--root", str(root), "--report", folder=root / "data")
+    assert f"written: {root}/tmp/dbus-smartbms-report.tgz" in text  # noqa: S108
+    _, text = doctor("--root", str(root), "--report", folder=root / "data", before=FULL)
+    assert text.count(f"{root}/data/dbus-smartbms-report.tgz") == 1
 
 
 @pytest.mark.parametrize(
@@ -521,6 +545,26 @@ def test_a_cable_that_another_program_holds_is_not_captured(tmp_path: Path) -> N
     assert f"(pid {os.getpid()})" in text
     assert "no capture: the cable is held by " in text
     assert "/dev/ttyUSB0 is held by another program" in joined(text)
+
+
+def test_what_a_holder_has_started_itself_is_not_named(tmp_path: Path) -> None:
+    """`sleep 1` in a script that probes has the cable from it, and is nobody."""
+    root, script = device(tmp_path), tmp_path / "probe.sh"
+    script.write_text("echo ready\nsleep 600\nexit 0\n")
+    with rig.Line(root / "dev/ttyUSB0") as line, line.path.open("rb", buffering=0) as held:
+        probe = subprocess.Popen(
+            ["/bin/sh", str(script)],
+            stdin=held, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        held.close()
+        try:
+            assert probe.stdout
+            assert probe.stdout.readline() == "ready\n"
+            _, text = doctor("--root", str(root))
+        finally:
+            os.killpg(probe.pid, signal.SIGKILL)
+            probe.communicate()
+    assert f"held open by probe.sh (pid {probe.pid}) " in joined(text)
 
 
 def test_of_two_cables_the_one_that_another_program_holds_is_left_alone(tmp_path: Path) -> None:

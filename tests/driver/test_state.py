@@ -172,6 +172,19 @@ def test_a_damaged_file_is_named_with_what_is_wrong(tmp_path: Path, text: str, w
     ignored(path, rf"is damaged \({why}\)")
 
 
+def test_a_file_too_large_for_the_memory_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    state.write(path, Saved({"AB12": HOUSE}))
+    text = path.read_text()
+    path.write_text(text.ljust(state.LARGEST))
+    assert state.read(path) == Saved({"AB12": HOUSE})
+    path.write_text(text.ljust(state.LARGEST + 1))
+    ignored(path, r"is damaged \(it is larger than 1000000 bytes\)")
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # a sparse file: whoever reads all of it has no memory left
+    ignored(path, r"is damaged \(it is larger than 1000000 bytes\)")
+
+
 @pytest.mark.parametrize("length", range(0, len(text_of()), 7))
 def test_a_file_that_was_cut_off_is_damaged(tmp_path: Path, length: int) -> None:
     path = tmp_path / "state.json"
