@@ -488,7 +488,8 @@ def test_the_report_goes_to_the_folder_one_is_in_else_to_data(tmp_path: Path) ->
     _, text = doctor("--root", str(root), "--report", folder=Path("/proc"))  # where nobody can write
     assert f"written: {root}/data/dbus-smartbms-report.tgz" in text
     assert (root / "data/dbus-smartbms-report.tgz").is_file()
-    before = f"import asyncio, os; os.chdir({str(folder)!r}); os.unlink('dbus-smartbms-report.tgz'); os.rmdir(os.getcwd())"
+    gone = "os.unlink('dbus-smartbms-report.tgz'); os.rmdir(os.getcwd())"
+    before = f"import asyncio, os; os.chdir({str(folder)!r}); {gone}"
     (root / "data/dbus-smartbms-report.tgz").unlink()
     _, text = doctor("--root", str(root), "--report", before=before)  # as after an update
     assert f"written: {root}/data/dbus-smartbms-report.tgz" in text

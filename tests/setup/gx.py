@@ -415,6 +415,9 @@ class Gx:
             if text:
                 (usb / name_).write_text(text + "\n")
         (sys / "class" / "tty" / cable.tty).symlink_to(os.path.relpath(own, sys / "class" / "tty"))
+        listed = sys / "bus" / "usb" / "devices"
+        listed.mkdir(exist_ok=True)
+        (listed / port).symlink_to(os.path.relpath(usb, listed))
 
     def unplug(self, tty: str) -> None:
         """Pull a cable: its tty goes, who has it open reads an error."""
@@ -429,6 +432,7 @@ class Gx:
         link = self.folder / "sys" / "class" / "tty" / tty
         usb = link.resolve().parents[3]
         link.unlink()
+        (self.folder / "sys" / "bus" / "usb" / "devices" / usb.name).unlink()
         shutil.rmtree(usb)
 
     # What is done inside

@@ -720,6 +720,8 @@ def test_a_report_does_not_lie_in_the_package(gx: Gx, ssh: bytes) -> None:
     install(gx, ssh)
     said = gx.run(f"cd {APP} && ./setup.sh doctor --report", bound_s=120)
     assert "written: /data/dbus-smartbms-report.tgz" in said.output
+    assert "ours: it says SmartBMSToUSB" in said.output
+    assert "held open by    this driver (pid" in said.output
     assert "already" in gx.run(OVER_SSH, stdin=ssh).output
 
 
