@@ -11,6 +11,7 @@ oldest="3.11"
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "setup.sh: $*"; exit 1; }
+on_gx() { [ -e /opt/victronenergy/version ]; }
 unknown() { say "setup.sh: $command does not know '$1'; see setup.sh --help"; exit 2; }
 
 usage() {
@@ -118,8 +119,9 @@ install | uninstall | takeover | status | update | doctor | config | boot | stic
     esac
     ;;
 demo | run | bench | build | test)
-    [ ! -e /opt/victronenergy/version ] || die "$command is for a computer; on a GX see setup.sh --help"
+    ! on_gx || die "$command is for a computer; on a GX see setup.sh --help"
     [ -e pyproject.toml ] || die "this folder came out of an archive, for a GX; $command needs a clone of the project"
+    [ -w . ] || die "cannot write to $PWD; copy or clone it to a folder of your own"
     ;;
 esac
 case $command in
@@ -149,11 +151,6 @@ stick-before | stick-after)
     lock
     "$(echo "$command" | tr - _)" "$@"
     exit
-    ;;
-esac
-case $command in
-demo | run | bench | test | build)
-    [ -w . ] || die "cannot write to $PWD; copy or clone it to a folder of your own"
     ;;
 esac
 

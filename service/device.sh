@@ -68,14 +68,10 @@ takeover() { # install, and stop the vendor's driver for as long as this one is 
     tell "The vendor's driver is stopped; uninstall gives it back."
 }
 
-wait_for_driver() { # the new one's process; svscan looks every five seconds
-    tenths=150
-    while [ "$tenths" -gt 0 ]; do
-        pid=$(driver_pid)
-        if [ -n "$pid" ] && { [ -z "$changed" ] || [ "$pid" != "$old_pid" ]; }; then return 0; fi
-        tenths=$((tenths - 1))
-        sleep 0.1
-    done
+wait_for_driver() { within 150 new_driver; } # svscan looks every five seconds
+new_driver() {
+    pid=$(driver_pid)
+    [ -n "$pid" ] && { [ -z "$changed" ] || [ "$pid" != "$old_pid" ]; }
 }
 
 status() { # 0 where the driver runs
@@ -96,12 +92,13 @@ status() { # 0 where the driver runs
     else
         echo "NOT started at boot: ${reason:-$hook has no line for it. Install again: sh $app/setup.sh install}"
     fi
-    for tty in $(our_ttys); do
+    ttys=$(our_ttys)
+    for tty in $ttys; do
         echo "cable: /dev/$tty $(property "$tty" ID_MODEL) $(property "$tty" ID_SERIAL_SHORT)$(
             [ ! -e "/dev/serial-starter/$tty" ] || echo ', but serial-starter has it too'
         )"
     done
-    [ -n "$(our_ttys)" ] || echo "cable: none found"
+    [ -n "$ttys" ] || echo "cable: none found"
     for one in $(vendor_services); do
         echo "the vendor's driver: $(svstat "$one")"
     done

@@ -69,7 +69,6 @@ give_up() { # in the middle of an installation: what there was before is as it w
 
 no_write() { echo "cannot write to $1 (is it full?): $(df -h /data | tail -n 1)"; }
 
-on_gx() { [ -e /opt/victronenergy/version ]; }
 venus_version() { head -n 1 /opt/victronenergy/version; }
 installed() { [ -L "$app" ] && [ -x "$app/setup.sh" ]; }
 digest() { sha256sum "$1/SHA256SUMS" 2>/dev/null | cut -c 1-8; }
@@ -79,17 +78,27 @@ up_s() { cut -d . -f 1 /proc/uptime; }
 time_for_calls() { calls_until=$(($(up_s) + calls_s)); }
 time_for_calls
 
-# One at a time: a stick and somebody over SSH may come at once. The lock is in RAM, and counts while its owner lives.
-lock=/run/$name.lock
-lock() {
-    tenths=600
-    until ln -s $$ "$lock" 2>/dev/null; do
-        [ -L "$lock" ] || return 0 # /run cannot be written: no reason not to go on
-        kill -0 "$(readlink "$lock")" 2>/dev/null || { rm -f "$lock"; continue; }
-        [ "$tenths" -gt 0 ] || refuse "another setup.sh is at work (process $(readlink "$lock")). Try again when it has ended."
+within() { # within TENTHS COMMAND...: wait until it is true; false when the time is up
+    tenths=$1
+    shift
+    until "$@"; do
+        [ "$tenths" -gt 0 ] || return 1
         tenths=$((tenths - 1))
         sleep 0.1
     done
+}
+
+# One at a time: a stick and somebody over SSH may come at once. The lock is in RAM, and counts while its owner lives.
+lock=/run/$name.lock
+take_lock() {
+    ln -s $$ "$lock" 2>/dev/null && return
+    kill -0 "$(readlink "$lock")" 2>/dev/null && return 1
+    rm -f "$lock" # its owner is gone, or has just ended
+    ln -s $$ "$lock" 2>/dev/null || [ ! -L "$lock" ] # where /run cannot be written it goes on without one
+}
+lock() {
+    within 600 take_lock ||
+        refuse "another setup.sh is at work (process $(readlink "$lock")). Try again when it has ended."
     trap 'rm -f "$lock"' EXIT
     trap 'exit 1' INT TERM
     trap '' HUP PIPE # a connection that is lost does not stop what it began
@@ -97,19 +106,15 @@ lock() {
 
 bounded() { # bounded COMMAND...: ended with all it started when the time is up; its status, or 124
     [ "$(up_s)" -lt "$calls_until" ] || return 124
-    tenths=$((call_s * 10))
     setsid "$@" &
     child=$!
-    while kill -0 "$child" 2>/dev/null; do
-        if [ "$tenths" -le 0 ]; then
-            kill -9 -"$child" 2>/dev/null # and not waited for: it may be stuck in the kernel
-            return 124
-        fi
-        sleep 0.1
-        tenths=$((tenths - 1))
-    done
+    if ! within $((call_s * 10)) has_ended "$child"; then
+        kill -9 -"$child" 2>/dev/null # and not waited for: it may be stuck in the kernel
+        return 124
+    fi
     wait "$child"
 }
+has_ended() { ! kill -0 "$1" 2>/dev/null; }
 
 # Before anything is changed: why it cannot be. One line, nothing where it can.
 
@@ -375,15 +380,11 @@ remove_service() {
     rm -rf "$old"
     mv "$service" "$old"
     svc -dx "$old" "$old/log" 2>/dev/null || :
-    tenths=100
-    while svok "$old" || svok "$old/log"; do
-        [ "$tenths" -gt 0 ] || { svc -k "$old" "$old/log"; sleep 1; break; }
-        tenths=$((tenths - 1))
-        sleep 0.1
-    done
+    within 100 is_down "$old" || { svc -k "$old" "$old/log"; sleep 1; }
     ! svok "$old" 2>/dev/null || tell "the driver could not be stopped: reboot the GX"
     rm -rf "$old"
 }
+is_down() { ! svok "$1" && ! svok "$1/log"; }
 
 # The vendor's driver. Its services lie in RAM and come anew with each boot; serial-starter starts its workers by udev's
 # word, which our rule takes away.

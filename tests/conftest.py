@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+import rig
 
 # The same examples each time, however slow the machine: a red test is a change, never luck.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
@@ -18,3 +21,17 @@ def untraced() -> Iterator[None]:
     sys.settrace(None)
     yield
     sys.settrace(trace)
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[rig.Daemon]:
+    """A dbus-daemon of the test's own."""
+    with rig.daemon(tmp_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def session_bus(bus: rig.Daemon, monkeypatch: pytest.MonkeyPatch) -> rig.Daemon:
+    """The same, also for whoever looks into the environment."""
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.address)
+    return bus

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .configuration import Configuration
-from .gx import CONFIGURATION, DISABLED, HOOK, VENDOR, Machine, Services
+from .gx import APP, CONFIGURATION, DISABLED, HOOK, VENDOR, Machine, Services
 from .link import CABLE_MODEL, unprogrammed
 from .settings import CAREFUL_RATE
 from .starts import RESTARTS
@@ -26,7 +26,7 @@ CHECK_CABLE = (
     "check that the plug sits in a USB port of the GX (try another port, and without a hub), and that its "
     "other end sits in Ext Out of the BMS's End Board"
 )
-SETUP = "/data/apps/dbus-smartbms/setup.sh"
+SETUP = f"{APP}/setup.sh"
 
 
 class Finding(NamedTuple):

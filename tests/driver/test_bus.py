@@ -55,12 +55,6 @@ def all_paths(cells: int) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def bus(tmp_path: Path) -> Iterator[rig.Daemon]:
-    with rig.daemon(tmp_path) as daemon:
-        yield daemon
-
-
 @pytest.fixture(params=LIBRARIES)
 def library(request: pytest.FixtureRequest) -> str:
     name: str = request.param

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +145,6 @@ def test_what_cannot_be_written_leaves_the_old_capture(tmp_path: Path) -> None:
 
 
 # The driver
-
-
-@pytest.fixture
-def bus(tmp_path: Path) -> Iterator[rig.Daemon]:
-    with rig.daemon(tmp_path) as daemon:
-        yield daemon
 
 
 async def replayed(path: Path, *options: str) -> list[dict[str, Any]]:

@@ -45,12 +45,6 @@ def _may_mount() -> bool:
 mounts = pytest.mark.skipif(not _may_mount(), reason="no mount namespaces here: that takes root")
 
 
-@pytest.fixture
-def bus(tmp_path: Path) -> Iterator[rig.Daemon]:
-    with rig.daemon(tmp_path) as daemon:
-        yield daemon
-
-
 class Disk:
     """A small tmpfs at ``folder``, in the namespace of a process alone."""
 

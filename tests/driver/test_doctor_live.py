@@ -169,10 +169,8 @@ async def systemcalc(bms: str, dvcc: int) -> AsyncIterator[None]:
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[rig.Daemon]:
-    with rig.daemon(tmp_path) as daemon:
-        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", daemon.address)
-        yield daemon
+def bus(session_bus: rig.Daemon) -> rig.Daemon:
+    return session_bus
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,8 @@ class Setup:
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[rig.Daemon]:
-    with rig.daemon(tmp_path) as daemon:
-        monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", daemon.address)
-        yield daemon
+def bus(session_bus: rig.Daemon) -> rig.Daemon:
+    return session_bus
 
 
 @contextlib.asynccontextmanager

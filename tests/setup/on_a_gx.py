@@ -8,7 +8,7 @@ ends, and what it asked for in vain though this Python has it, is written to REP
 It imports nothing that could hide an import of the program, not even annotations or paths.
 """
 # mypy: allow-untyped-defs, allow-untyped-calls
-# ruff: noqa: PTH123, S102
+# ruff: noqa: PTH123, S102  no pathlib, see above; and it runs a program
 
 import atexit
 import sys

@@ -270,7 +270,7 @@ class _Watch:
                 self._known[name] = known = signs, entry
             found[name] = known[1]
             if known[1].kind == "folder":
-                for child in sorted(os.listdir(path)):  # noqa: PTH208
+                for child in sorted(os.listdir(path)):  # noqa: PTH208  bare names: this is the hot loop
                     self._walk(f"{path}/{child}", f"{name}/{child}", written, found)
         except FileNotFoundError:
             found.pop(name, None)
